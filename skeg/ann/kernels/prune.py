@@ -1,0 +1,221 @@
+"""Robust prune and reverse edges over 8-bit codes: the writing half of graph construction.
+
+RobustPrune of DiskANN (Subramanya et al., NeurIPS 2019, algorithm 2) on squared distances, and the batch scheme of
+ParlayANN (Manohar et al., PPoPP 2024, section 3): edges are gathered by target, so that each neighbor list has one
+writer and the graph does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from skeg.ann.kernels.pool import PAST_EVERY_KEY, distance_of, insert, pack, row_of
+from skeg.ann.kernels.prepare import IP
+from skeg.ann.kernels.score import Query
+from skeg.ann.kernels.simd import dot_bytes, prefetch_row
+from skeg.ann.kernels.walk import DAMAGED, walk
+from skeg.jit import kernel
+
+
+class Rows(NamedTuple):
+    """What distances between rows need.
+
+    codes (n, row_bytes) uint8, 8 bits a dimension around 128; scales (n,) float32; sums (n,) int32, of code - 128;
+    squares (n,) float32, squared norms; tails (n,) float32: a coordinate beside the codes, the one that turns inner
+    product into distance (zero for the other metrics).
+    """
+
+    codes: Any
+    scales: Any
+    sums: Any
+    squares: Any
+    tails: Any
+
+
+@kernel(inline=True)
+def square_distance(rows: Any, a: Any, b: Any) -> Any:
+    """Squared distance of two rows from their codes; float32, never below zero."""
+    product = np.float32(dot_bytes(rows.codes, a, b) - np.int32(128) * rows.sums[b])
+    inner = rows.scales[a] * rows.scales[b] * product + rows.tails[a] * rows.tails[b]
+    return max(rows.squares[a] + rows.squares[b] - np.float32(2) * inner, np.float32(0))
+
+
+@kernel()
+def robust_prune(rows: Any, keys: Any, count: Any, alpha: Any, max_degree: Any, out: Any) -> Any:
+    """Choose at most ``max_degree`` of ``keys[:count]`` (sorted, nearest first, without repeats) into ``out``.
+
+    A candidate is kept unless ``alpha`` times its squared distance to a kept one is at most its squared distance to the
+    row whose list this is. Gives the number kept. Twin: ``reference.robust_prune``.
+    """
+    kept = 0
+    for i in range(count):
+        candidate = row_of(keys[i])
+        limit = distance_of(keys[i])
+        covered = False
+        for j in range(kept):
+            if alpha * square_distance(rows, candidate, np.int64(out[j])) <= limit:
+                covered = True
+                break
+        if not covered:
+            out[kept] = np.uint32(candidate)
+            kept += 1
+            if kept == max_degree:
+                break
+    return kept
+
+
+@kernel(inline=True)
+def codes_center(scheme: Any) -> Any:
+    """Code value that stands for zero: the middle of 2^b values, except 128 for 8 bits."""
+    return np.float32(128) if scheme == 8 else np.float32((1 << scheme) - 1) * np.float32(0.5)
+
+
+@kernel(inline=True)
+def row_query(rows: Any, codes: Any, row: Any, metric: Any, digits: Any) -> Any:
+    """A stored row as a query: its 8-bit code, less 128, is the int8 digits; ``digits`` is overwritten."""
+    for j in range(rows.codes.shape[1]):
+        digits[j] = np.int8(np.int32(rows.codes[row, j]) - np.int32(128))
+    bias = np.float32(codes_center(codes.scheme) * np.float32(rows.sums[row]))
+    weight = rows.tails[row] if metric == IP else np.float32(1)
+    return Query(digits, codes.factors[0], rows.scales[row], bias, weight)
+
+
+@kernel()
+def choose_neighbors(
+    points: Any, span: Any, graph: Any, n_entries: Any, codes: Any, entry_codes: Any, rows: Any, settings: Any,
+    scratch: Any, digits: Any, keys: Any, out: Any,
+) -> Any:
+    """Out-neighbors of the new rows ``points[span[0]:span[1]]`` in the graph as it stands; gives OK (0) or `DAMAGED`.
+
+    settings = (metric, list size, alpha, maximum degree); digits (padded,) int8 and keys int64 (longer than
+    ``scratch.expanded``) are this thread's; out = (neighbors (n_points, max_degree) uint32, degrees (n_points,) int32).
+    """
+    metric, list_size, alpha, max_degree = settings
+    n_lines = (rows.codes.shape[1] + 63) >> 6
+    for i in range(span[0], span[1]):
+        point = np.int64(points[i])
+        query = row_query(rows, codes, point, metric, digits)
+        if walk(graph, n_entries, codes, entry_codes, query, list_size, scratch) == DAMAGED:
+            return DAMAGED
+        count = 0
+        n_found = scratch.counters[2]
+        for j in range(min(n_found, 4)):
+            prefetch_row(rows.codes, scratch.expanded[j], n_lines)
+        for j in range(n_found):
+            if j + 4 < n_found:
+                prefetch_row(rows.codes, scratch.expanded[j + 4], n_lines)
+            found = scratch.expanded[j]
+            if found != point:
+                key = pack(square_distance(rows, found, point), found)
+                insert(keys, count, keys.shape[0], key)
+                count += 1
+        out[1][i] = robust_prune(rows, keys, count, alpha, max_degree, out[0][i])
+    return 0
+
+
+@kernel()
+def write_lists(points: Any, neighbors: Any, degrees: Any, links: Any, slots: Any, ends: Any) -> None:
+    """Write each new row's out-neighbors to its slots: links uint32, flat, ``slots`` a row; ends as in `Graph`."""
+    for i in range(points.shape[0]):
+        start = np.int64(points[i]) * slots
+        for j in range(degrees[i]):
+            links[start + j] = neighbors[i, j]
+        ends[points[i]] = start + degrees[i]
+
+
+@kernel()
+def group_by_target(points: Any, neighbors: Any, degrees: Any, tally: Any, targets: Any, group_ends: Any, sources: Any) -> Any:
+    """Turn the edges source -> target of a batch around: a counting sort by target, stable in the batch's order.
+
+    tally uint32 (n,), zero before and after; targets uint32 and group_ends int64 receive each target, in order of first
+    mention, and where its sources end in ``sources`` uint32. Gives the number of targets.
+    """
+    n_targets = 0
+    for i in range(points.shape[0]):
+        for j in range(degrees[i]):
+            target = neighbors[i, j]
+            if tally[target] == 0:
+                targets[n_targets] = target
+                n_targets += 1
+            tally[target] += np.uint32(1)
+    total = np.int64(0)
+    for t in range(n_targets):
+        size = np.int64(tally[targets[t]])
+        group_ends[t] = total
+        tally[targets[t]] = np.uint32(t)
+        total += size
+    for i in range(points.shape[0]):
+        for j in range(degrees[i]):
+            group = tally[neighbors[i, j]]
+            sources[group_ends[group]] = points[i]
+            group_ends[group] += 1
+    for t in range(n_targets):
+        tally[targets[t]] = np.uint32(0)
+    return n_targets
+
+
+@kernel(inline=True)
+def _offer(rows: Any, target: Any, candidate: Any, keys: Any, count: Any) -> Any:
+    """Insert a candidate into the sorted keys, of which the farthest drop out when they are full; gives the count."""
+    key = pack(square_distance(rows, candidate, target), candidate)
+    if count < keys.shape[0]:
+        insert(keys, count, keys.shape[0], key)
+        return count + 1
+    if key < keys[count - 1]:
+        insert(keys, count, keys.shape[0], key)
+    return count
+
+
+@kernel()
+def _prune_list(
+    target: Any, links: Any, start: Any, end: Any, extra: Any, ends: Any, rows: Any, settings: Any, keys: Any, kept: Any
+) -> None:
+    """Replace a list by the best of it and of the rows ``extra``."""
+    _, _, alpha, max_degree = settings
+    count = 0
+    for j in range(start, end):
+        count = _offer(rows, target, np.int64(links[j]), keys, count)
+    for j in range(extra.shape[0]):
+        count = _offer(rows, target, np.int64(extra[j]), keys, count)
+    degree = robust_prune(rows, keys, count, alpha, max_degree, kept)
+    for j in range(degree):
+        links[start + j] = kept[j]
+    ends[target] = start + degree
+
+
+@kernel()
+def add_reverse_edges(
+    span: Any, groups: Any, links: Any, slots: Any, ends: Any, rows: Any, settings: Any, keys: Any, kept: Any
+) -> None:
+    """Append each target's new sources to its list; a list that outgrows its slots is pruned to the maximum degree.
+
+    span: groups to do; groups = (targets, group_ends, sources) of `group_by_target`; settings as in
+    `choose_neighbors`; keys int64 and kept uint32 are this thread's. No two calls may share a target.
+    """
+    targets, group_ends, sources = groups
+    for g in range(span[0], span[1]):
+        target = np.int64(targets[g])
+        first = np.int64(0) if g == 0 else group_ends[g - 1]
+        start = target * slots
+        end = np.int64(ends[target])
+        new = sources[first : group_ends[g]]
+        if end - start + new.shape[0] > slots:
+            _prune_list(target, links, start, end, new, ends, rows, settings, keys, kept)
+            continue
+        for j in range(new.shape[0]):
+            links[end + j] = new[j]
+        ends[target] = end + new.shape[0]
+
+
+@kernel()
+def trim_lists(
+    span: Any, links: Any, slots: Any, ends: Any, rows: Any, settings: Any, keys: Any, kept: Any
+) -> None:
+    """Prune the lists of the rows ``span`` that are longer than the maximum degree; arguments as above."""
+    for row in range(span[0], span[1]):
+        start = np.int64(row) * slots
+        end = np.int64(ends[row])
+        if end - start > settings[3]:
+            _prune_list(row, links, start, end, links[:0], ends, rows, settings, keys, kept)

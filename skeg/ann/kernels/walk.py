@@ -1,0 +1,147 @@
+"""Best-first walk over a proximity graph, steered by codes.
+
+GreedySearch of DiskANN (Subramanya et al., NeurIPS 2019, algorithm 1) with a bounded sorted pool; the start is the best
+of a table of entry rows, scored in one sequential sweep, instead of one medoid.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from skeg.ann.kernels.pool import PAST_EVERY_KEY, insert, pack, row_of
+from skeg.ann.kernels.score import score_rows
+from skeg.ann.kernels.simd import prefetch_row
+from skeg.jit import kernel
+
+DAMAGED = -1
+"""Result of a walk that met a neighbor list or a neighbor that can't exist."""
+
+
+class Graph(NamedTuple):
+    """links uint32, flat; the neighbors of row u are ``links[starts[u]:ends[u]]``; entries uint32, rows to start from."""
+
+    links: Any
+    starts: Any
+    ends: Any
+    entries: Any
+
+
+class Scratch(NamedTuple):
+    """One thread's work space, never shared.
+
+    pool int64, at least the list size + 1; tags uint8 (n,) with epoch uint8 (1,): rows seen by the walk under way;
+    todo int64 and estimates float32, at least the longest neighbor list and the entry table; expanded int64: rows in
+    the order of their expansion, as many as fit; counters int64 (4,): scored rows, expanded rows, and room to return
+    how many rows ``expanded`` holds.
+    """
+
+    pool: Any
+    tags: Any
+    epoch: Any
+    todo: Any
+    estimates: Any
+    expanded: Any
+    counters: Any
+
+
+@kernel(inline=True)
+def next_epoch(scratch: Any) -> Any:
+    """Forget which rows were seen: a new tag value, and a sweep over the tags once in 255 walks."""
+    if scratch.epoch[0] == np.uint8(255):
+        scratch.tags[:] = np.uint8(0)
+        scratch.epoch[0] = np.uint8(0)
+    scratch.epoch[0] = np.uint8(scratch.epoch[0] + np.uint8(1))
+    return scratch.epoch[0]
+
+
+@kernel(inline=True)
+def _enter(graph: Any, n_entries: Any, codes: Any, entry_codes: Any, query: Any, scratch: Any, epoch: Any) -> None:
+    """Put the best of the first ``n_entries`` entry rows into the empty pool."""
+    for i in range(n_entries):
+        scratch.todo[i] = i
+    score_rows(entry_codes, query, scratch.todo, n_entries, scratch.estimates)
+    best = 0
+    for i in range(1, n_entries):
+        if scratch.estimates[i] > scratch.estimates[best]:
+            best = i
+    row = np.int64(graph.entries[best])
+    scratch.pool[0] = pack(-scratch.estimates[best], row)
+    scratch.tags[row] = epoch
+    scratch.counters[0] += n_entries
+
+
+@kernel(inline=True)
+def _gather_unseen(graph: Any, row: Any, scratch: Any, epoch: Any) -> Any:
+    """Collect the neighbors of a row not seen yet and mark them; gives their number, or `DAMAGED`.
+
+    Every neighbor is written and the write position moves only past unseen ones: a branch here would be a coin toss.
+    """
+    n = scratch.tags.shape[0]
+    start = np.int64(graph.starts[row])
+    end = np.int64(graph.ends[row])
+    if end < start or end - start > scratch.todo.shape[0] or end > graph.links.shape[0]:
+        return DAMAGED
+    count = 0
+    for j in range(start, end):
+        neighbor = np.int64(graph.links[j])
+        if neighbor >= n:
+            return DAMAGED
+        scratch.todo[count] = neighbor
+        count += np.int64(scratch.tags[neighbor] != epoch)
+        scratch.tags[neighbor] = epoch
+    return count
+
+
+@kernel()
+def walk(
+    graph: Any, n_entries: Any, codes: Any, entry_codes: Any, query: Any, list_size: Any, scratch: Any
+) -> Any:
+    """Walk from the best entry until every row of the pool is expanded; gives the pool's size, or `DAMAGED`.
+
+    ``scratch.pool`` then holds the keys (distance = -estimate) of the best ``list_size`` rows met, nearest first,
+    ``scratch.expanded`` the rows expanded and ``scratch.counters`` what it cost. Each hop gathers the unseen neighbors,
+    scores them in one sweep with prefetch and inserts those that beat the pool's last; the links of the next row in
+    line are prefetched before the sweep.
+
+    Requires ``n_entries >= 1``, a pool of ``list_size + 1`` and a graph whose entries exist. Twin: ``reference.walk``.
+    """
+    pool = scratch.pool
+    epoch = next_epoch(scratch)
+    _enter(graph, n_entries, codes, entry_codes, query, scratch, epoch)
+    size = 1
+    cursor = np.int64(0)
+    n_expanded = 0
+    worst = PAST_EVERY_KEY if list_size > 1 else pool[0]
+    while cursor < size:
+        key = pool[cursor]
+        if key & np.int64(1):
+            cursor += 1
+            continue
+        pool[cursor] = key | np.int64(1)
+        row = row_of(key)
+        if n_expanded < scratch.expanded.shape[0]:
+            scratch.expanded[n_expanded] = row
+        n_expanded += 1
+        if cursor + 1 < size:
+            prefetch_row(graph.links, np.int64(graph.starts[row_of(pool[cursor + 1])]), 3)
+        count = _gather_unseen(graph, row, scratch, epoch)
+        if count < 0:
+            return DAMAGED
+        score_rows(codes, query, scratch.todo, count, scratch.estimates)
+        scratch.counters[0] += count
+        cursor += 1
+        for i in range(count):
+            key = pack(-scratch.estimates[i], scratch.todo[i])
+            if key < worst:
+                place = insert(pool, size, list_size, key)
+                if size < list_size:
+                    size += 1
+                if size == list_size:
+                    worst = pool[size - 1]
+                if place < cursor:
+                    cursor = place
+    scratch.counters[1] += n_expanded
+    scratch.counters[2] = min(n_expanded, scratch.expanded.shape[0])
+    return size

@@ -1,0 +1,259 @@
+"""Vamana graph construction: which rows are inserted when, by whom, and what is mended at the end.
+
+The graph is built in one pass over a random order of the rows, in batches that double in size up to a share of the
+data (ParlayANN, Manohar et al., PPoPP 2024, section 3.1). Within a batch every row is searched for in the frozen graph
+and its neighbors are chosen, in parallel; then the edges are turned around, grouped by target and added, in parallel by
+target. Nothing depends on which thread did what: the same data and seed give the same graph.
+
+All arithmetic is on codes: 4-bit (or the index's own) codes steer the walks, 8-bit codes measure distances in pruning.
+The element loops are in `skeg.ann.kernels.prune` and `skeg.ann.kernels.walk`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from skeg.ann.kernels import connect, prune, walk
+from skeg.ann.kernels.score import Codes
+from skeg.ann.parallel import Workers, spans
+from skeg.ann.params import GraphParams
+
+POINTS_A_CALL = 128
+"""Rows inserted by one kernel call: some 10 ms, so that Ctrl-C is seen at once."""
+
+GROUPS_A_CALL = 512
+"""Neighbor lists extended by one kernel call."""
+
+SLACK = 1.3
+"""Slots for each neighbor list, as a multiple of the maximum degree: a list is pruned only when these are used up."""
+
+BATCH_SHARE = 0.02
+"""Largest batch as a share of the rows; rows of one batch don't see each other."""
+
+REVERSE_CANDIDATES = 512
+"""Nearest candidates considered when a neighbor list is pruned."""
+
+
+@attrs.frozen(eq=False)
+class BuildRows:
+    """Everything the construction knows of the rows; n rows, row_bytes as the codes need.
+
+    steering : codes that walks are steered by, with factors (n, 2) float32 whose offsets make the estimate a distance
+    between rows; rows : 8-bit codes and what goes with them (`skeg.ann.kernels.prune.Rows`); metric : metric number.
+    """
+
+    steering: Codes
+    rows: prune.Rows
+    metric: int
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return int(self.rows.squares.shape[0])
+
+
+@attrs.frozen(eq=False)
+class BuiltGraph:
+    """A finished graph over renumbered rows: the neighbors of row u are ``links[offsets[u]:offsets[u + 1]]``.
+
+    links (n_links,) uint32; offsets (n + 1,) uint32; entries (n_entries,) uint32, rows to start from, the medoid first;
+    order (n,) uint32, the row that each row was before.
+    """
+
+    links: npt.NDArray[np.uint32]
+    offsets: npt.NDArray[np.uint32]
+    entries: npt.NDArray[np.uint32]
+    order: npt.NDArray[np.uint32]
+
+
+def insertion_order(n: int, medoid: int, seed: int) -> npt.NDArray[np.uint32]:
+    """Random order of the rows (n,) uint32 with the medoid first."""
+    order = np.random.default_rng(seed).permutation(n).astype(np.uint32)
+    place = int(np.flatnonzero(order == medoid)[0])
+    order[0], order[place] = order[place], order[0]
+    return order
+
+
+def batch_spans(n: int) -> list[tuple[int, int]]:
+    """Spans of the insertion order after the first row: 1, 2, 4, ... rows, at most `BATCH_SHARE` of all."""
+    largest = max(int(n * BATCH_SHARE), 64)
+    result = []
+    start = 1
+    while start < n:
+        stop = min(n, start + min(start, largest))
+        result.append((start, stop))
+        start = stop
+    return result
+
+
+class _Worker:
+    """One thread's scratch for construction."""
+
+    def __init__(self, build: BuildRows, params: GraphParams, slots: int, n_entries: int) -> None:
+        n_expanded = 2 * params.build_list_size + 64
+        padded = max(build.rows.codes.shape[1], build.steering.codes.shape[1] * 8 // build.steering.scheme)
+        room = max(slots, n_entries)
+        self.scratch = walk.Scratch(
+            pool=np.zeros(params.build_list_size + 1, np.int64),
+            tags=np.zeros(build.n, np.uint8),
+            epoch=np.zeros(1, np.uint8),
+            todo=np.zeros(room, np.int64),
+            estimates=np.zeros(room, np.float32),
+            expanded=np.zeros(n_expanded, np.int64),
+            counters=np.zeros(4, np.int64),
+        )
+        self.digits = np.zeros(padded, np.int8)
+        self.keys = np.zeros(max(n_expanded, REVERSE_CANDIDATES) + 1, np.int64)
+        self.kept = np.zeros(params.max_degree, np.uint32)
+
+
+class GraphBuilder:
+    """Builds one graph; `run` is the whole of it.
+
+    Parameters
+    ----------
+    build : BuildRows
+    params : GraphParams
+    order : (n,) uint32
+        Insertion order, see `insertion_order`.
+    workers : Workers
+    progress : callable
+        Called with the number of rows inserted so far.
+    """
+
+    def __init__(
+        self,
+        build: BuildRows,
+        params: GraphParams,
+        order: npt.NDArray[np.uint32],
+        workers: Workers,
+        progress: Callable[[int], None],
+    ) -> None:
+        self._build = build
+        self._params = params
+        self._order = order
+        self._workers = workers
+        self._progress = progress
+        n = build.n
+        self._slots = max(int(params.max_degree * SLACK), params.max_degree + 1)
+        self._links = np.zeros(n * self._slots, np.uint32)
+        self._starts = (np.arange(n, dtype=np.uint64) * np.uint64(self._slots)).astype(np.uint32)
+        self._ends = self._starts.copy()
+        self._entries = order[: params.entries_for(n)].copy()
+        self._graph = walk.Graph(self._links, self._starts, self._ends, self._entries)
+        steering = build.steering
+        self._entry_codes = Codes(
+            steering.scheme, steering.codes[self._entries], steering.factors[self._entries], steering.vectors
+        )
+        self._threads = [
+            _Worker(build, params, self._slots, len(self._entries)) for _ in range(workers.threads)
+        ]
+        self._settings = (build.metric, params.build_list_size, np.float32(params.alpha), params.max_degree)
+
+    def run(self) -> BuiltGraph:
+        """Insert every row, cut the lists to the maximum degree, connect what can't be reached."""
+        largest = max((b - a for a, b in batch_spans(self._build.n)), default=0)
+        degree = self._params.max_degree
+        neighbors = np.zeros((largest, degree), np.uint32)
+        degrees = np.zeros(largest, np.int32)
+        sources = np.zeros(largest * degree, np.uint32)
+        targets = np.zeros(min(self._build.n, largest * degree), np.uint32)
+        group_ends = np.zeros(len(targets), np.int64)
+        tally = np.zeros(self._build.n, np.uint32)
+        for start, stop in batch_spans(self._build.n):
+            points = self._order[start:stop]
+            self._choose(points, start, neighbors, degrees)
+            prune.write_lists(points, neighbors, degrees, self._links, self._slots, self._ends)
+            n_groups = prune.group_by_target(points, neighbors, degrees, tally, targets, group_ends, sources)
+            self._reverse(n_groups, (targets, group_ends, sources))
+            self._progress(stop)
+        self._trim()
+        self._connect()
+        return self._finished()
+
+    def _choose(
+        self,
+        points: npt.NDArray[np.uint32],
+        n_inserted: int,
+        neighbors: npt.NDArray[np.uint32],
+        degrees: npt.NDArray[np.int32],
+    ) -> None:
+        pieces = spans(len(points), POINTS_A_CALL)
+        n_entries = min(n_inserted, len(self._entries))
+        steering = self._build.steering
+
+        def work(piece: int, worker: int) -> None:
+            own = self._threads[worker]
+            status = prune.choose_neighbors(
+                points, pieces[piece], self._graph, n_entries, steering, self._entry_codes, self._build.rows,
+                self._settings, own.scratch, own.digits, own.keys, (neighbors, degrees),
+            )  # fmt: skip
+            assert status == 0, "a graph under construction names rows that exist"
+
+        self._workers.run(len(pieces), work, lambda: self._progress(n_inserted))
+
+    def _reverse(self, n_groups: int, groups: tuple[npt.NDArray[np.generic], ...]) -> None:
+        pieces = spans(n_groups, GROUPS_A_CALL)
+
+        def work(piece: int, worker: int) -> None:
+            own = self._threads[worker]
+            prune.add_reverse_edges(
+                pieces[piece], groups, self._links, self._slots, self._ends, self._build.rows, self._settings,
+                own.keys, own.kept,
+            )  # fmt: skip
+
+        self._workers.run(len(pieces), work)
+
+    def _trim(self) -> None:
+        """Prune every list that uses its slack."""
+        pieces = spans(self._build.n, GROUPS_A_CALL)
+
+        def work(piece: int, worker: int) -> None:
+            own = self._threads[worker]
+            prune.trim_lists(
+                pieces[piece], self._links, self._slots, self._ends, self._build.rows, self._settings, own.keys, own.kept
+            )
+
+        self._workers.run(len(pieces), work)
+
+    def _connect(self) -> None:
+        """Give every row that can't be reached from the medoid an edge from the nearest row that can.
+
+        Each round finds the unreached rows in insertion order, searches for the first and hangs it on the nearest
+        reached row, in place of that row's farthest neighbor if the list is full, and reaches on from there; rounds go
+        on until nothing is unreached, because a replaced edge may have cut off another row.
+        """
+        medoid = int(self._entries[0])
+        reached = np.zeros(self._build.n, np.uint8)
+        stack = np.zeros(self._build.n, np.uint32)
+        own = self._threads[0]
+        protected = np.zeros(len(self._links), np.uint8)
+        while True:
+            reached[:] = 0
+            connect.reach(self._links, self._starts, self._ends, medoid, reached, stack)
+            lost = self._order[reached[self._order] == 0]
+            if len(lost) == 0:
+                return
+            connect.attach_rows(
+                lost, self._graph, self._slots, self._params.max_degree, self._build.steering, self._entry_codes,
+                self._build.rows, self._settings, own.scratch, own.digits, reached, stack, protected,
+            )  # fmt: skip
+
+    def _finished(self) -> BuiltGraph:
+        """Renumber the rows breadth first from the medoid, so that rows near each other share pages, and pack the lists."""
+        n = self._build.n
+        order = np.zeros(n, np.uint32)
+        connect.reach(
+            self._links, self._starts, self._ends, int(self._entries[0]), np.zeros(n, np.uint8), order
+        )
+        new_row = np.zeros(n, np.uint32)
+        new_row[order] = np.arange(n, dtype=np.uint32)
+        n_links = int((self._ends - self._starts).sum(dtype=np.uint64))
+        links = np.zeros(n_links, np.uint32)
+        offsets = np.zeros(n + 1, np.uint32)
+        connect.pack_lists(self._links, self._starts, self._ends, order, new_row, offsets, links)
+        return BuiltGraph(links, offsets, new_row[self._entries], order)

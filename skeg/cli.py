@@ -1,0 +1,250 @@
+"""The command `skeg`: arguments in, one library call, results out.
+
+Results go to stdout (`--json`: one JSON object), progress to stderr and only on a terminal. Exit codes are in
+`EXIT_CODES`. Library modules are imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+import skeg
+from skeg import report
+from skeg.errors import SkegError, StorageError
+
+EXIT_OK = 0
+EXIT_FINDING = 1
+EXIT_USAGE = 2
+EXIT_FILE = 3
+EXIT_INTERRUPTED = 130
+
+# First match counts: what is wrong with a file is 3, everything else about a request is 2.
+EXIT_CODES: tuple[tuple[type[SkegError], int], ...] = ((StorageError, EXIT_FILE), (SkegError, EXIT_USAGE))
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
+
+
+class _Commands(click.Group):
+    """Turns the library's errors and Ctrl-C into a message and an exit code, never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SkegError as error:
+            click.echo(f"skeg: {error}", err=True)
+            ctx.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
+        except KeyboardInterrupt:
+            click.echo("skeg: interrupted", err=True)
+            ctx.exit(EXIT_INTERRUPTED)
+
+
+def _size(text: str) -> int:
+    """Bytes of `2GiB`, `500MB` or `1048576`."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
+    if match is None or match.group(2).upper() not in _UNITS:
+        raise click.BadParameter(f"{text!r}: expected a size such as 2GiB, 500MB or 1048576")
+    return int(float(match.group(1)) * _UNITS[match.group(2).upper()])
+
+
+def _numbers(text: str) -> list[int]:
+    """Numbers of `16,32,64`."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise click.BadParameter(f"{text!r}: expected numbers separated by commas, such as 16,32,64")
+    return [int(number) for number in text.split(",")]
+
+
+def _rows_file(text: str) -> str:
+    """An existing file, or `FILE::MEMBER` for a dataset or column in one."""
+    if not (Path(text).is_file() or Path(text.rpartition("::")[0]).is_file()):
+        raise click.BadParameter(f"{text!r}: no such file")
+    return text
+
+
+_EXISTING = click.Path(exists=True, path_type=Path)
+
+_json = click.option("--json", "json_output", is_flag=True, help="Print one JSON object.")
+_queries = click.option(
+    "--queries", type=_rows_file, metavar="FILE", required=True, help="File of query vectors, in any format of SOURCE."
+)
+_k = click.option("-k", "k", type=int, default=10, show_default=True, help="Answers per query.")
+_threads = click.option("--threads", type=int, help="Threads to use. [default: all cores]")
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(skeg.__version__, prog_name="skeg")
+def main() -> None:
+    """Build vector indexes from embedding files, search them and check them.
+
+    Exit codes: 0 fine, 1 a check found something, 2 wrong usage, 3 a file is damaged, of another kind or can't be used,
+    130 interrupted.
+    """
+
+
+@main.command()
+@click.argument("source", type=_rows_file)
+@click.argument("index", type=click.Path(path_type=Path))
+@click.option(
+    "--ids", type=_rows_file, metavar="FILE", help="Ids of the rows: .npy, .ibin or .ivecs, or .txt with one id a line."
+)
+@click.option("--metric", type=click.Choice(["cosine", "ip", "l2"]), default="cosine", show_default=True)
+@click.option("--kind", help="How vectors are encoded for the walk. [default: chosen]")
+@click.option("--degree", "max_degree", type=int, help="Most links a node may have. [default: chosen]")
+@click.option("--list-size", "build_list_size", type=int, help="Candidates kept while building. [default: chosen]")
+@click.option("--alpha", type=float, help="Pruning slack, 1 or more. [default: chosen]")
+@_threads
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same index.")
+@click.option(
+    "--memory-limit", type=_size, metavar="SIZE", help="Memory that the build may allocate, such as 2GiB or 500MB."
+)
+@_json
+def build(source: str, index: Path, ids: str | None, json_output: bool, **settings: Any) -> None:
+    """Build the graph index INDEX (a directory) from the vectors in SOURCE.
+
+    SOURCE is .npy, .fbin, .u8bin, .i8bin, .ibin, .fvecs, .bvecs, .ivecs, .hdf5 or .parquet; FILE::MEMBER names a
+    dataset of an HDF5 file or a column of a Parquet file.
+    """
+    from skeg.ann import build_index
+    from skeg.ann.sources import read_ids
+
+    row_ids = None if ids is None else read_ids(ids)
+    with (
+        report.progress_bar() as progress,
+        build_index(source, index, ids=row_ids, progress=progress, **settings) as built,
+    ):
+        values = built.stats()
+    _show({"index": str(index), **values}, json_output)
+
+
+@main.command()
+@click.argument("index", type=_EXISTING)
+@_queries
+@_k
+@click.option("--list-size", type=int, help="Candidates kept during the walk. [default: stored in the index]")
+@click.option("--exact", is_flag=True, help="Compare with every vector instead of walking the graph.")
+@_threads
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write .npy (ids) or .ndjson instead.")
+@_json
+def search(
+    index: Path, queries: str, k: int, list_size: int | None, out: Path | None, json_output: bool, **how: Any
+) -> None:
+    """Print the K nearest vectors of every query vector.
+
+    --out FILE.npy saves the ids (uint64, queries x K); --out FILE.ndjson saves ids and scores, one query a line.
+    """
+    from skeg.describe import open_index
+    from skeg.exchange import check_answers_path, read_rows, save_answers
+
+    if out is not None:
+        check_answers_path(out)
+    if list_size is not None:
+        how["search_list_size"] = list_size
+    with open_index(index) as opened:
+        hits = opened.search(read_rows(queries), k, **how)
+    if out is not None:
+        save_answers(out, hits)
+        _show({"out": str(out), "queries": len(hits.ids), "k": k}, json_output)
+    elif json_output:
+        click.echo(report.as_json({"k": k, "answers": report.answer_rows(hits)}))
+    else:
+        click.echo(report.table(report.hit_rows(hits)))
+
+
+@main.command()
+@click.argument("path", type=_EXISTING)
+@_json
+def inspect(path: Path, json_output: bool) -> None:
+    """Say what PATH (an index directory or any file in one) is and holds."""
+    from skeg.describe import describe
+
+    _show(describe(path), json_output)
+
+
+@main.command()
+@click.argument("path", type=_EXISTING)
+@_json
+def verify(path: Path, json_output: bool) -> None:
+    """Check PATH (an index directory or a file in one) and exit with 1 when something is wrong.
+
+    Checks the checksum of every section, the degree and reachability of every node, and the code of every vector.
+    """
+    from skeg.describe import check
+
+    findings = check(path)
+    if json_output:
+        click.echo(report.as_json({"path": str(path), "ok": not findings, "findings": findings}))
+    else:
+        click.echo("\n".join(finding["message"] for finding in findings) or f"{path}: no findings")
+    sys.exit(EXIT_FINDING if findings else EXIT_OK)
+
+
+@main.command()
+@click.argument("index", type=_EXISTING)
+@_queries
+@_k
+@click.option(
+    "--truth", type=_rows_file, metavar="FILE", help="File of the true ids (queries x K or more). [default: computed]"
+)
+@click.option("--list-sizes", type=_numbers, metavar="N,N,...", help="Search list sizes to measure, such as 16,32,64.")
+@_json
+def evaluate(
+    index: Path, queries: str, k: int, truth: str | None, list_sizes: list[int] | None, json_output: bool
+) -> None:
+    """Measure recall, queries per second and latency of INDEX over search list sizes."""
+    from skeg.ann import Index
+    from skeg.exchange import read_rows
+
+    with Index.open(index) as opened:
+        true_ids = None if truth is None else read_rows(truth)
+        rows = opened.evaluate(read_rows(queries), k, truth=true_ids, list_sizes=list_sizes)
+    click.echo(report.as_json({"k": k, "rows": rows}) if json_output else report.table(rows))
+
+
+@main.command()
+@click.argument("index", type=_EXISTING)
+@_queries
+@click.option("--recall", type=float, required=True, help="Recall at 10 to reach, between 0 and 1.")
+@_json
+def tune(index: Path, queries: str, recall: float, json_output: bool) -> None:
+    """Find the smallest search list size that reaches a recall, and store it in INDEX."""
+    from skeg.ann import Index
+    from skeg.exchange import read_rows
+
+    with Index.open(index) as opened:
+        list_size = opened.tune(read_rows(queries), recall=recall)
+    _show({"index": str(index), "recall": recall, "search_list_size": list_size}, json_output)
+
+
+@main.command()
+@_json
+def warmup(json_output: bool) -> None:
+    """Compile every kernel into the cache, so that the first search of a new process starts at once."""
+    from skeg.warmup import warm_up
+
+    with report.progress_bar() as progress:
+        values = warm_up(progress=progress)
+    _show(values, json_output)
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@_json
+def demo(folder: Path | None, json_output: bool) -> None:
+    """Index the bundled text embeddings, answer questions in words, show recall and speed.
+
+    The index is kept when FOLDER, the directory to make for it, is given.
+    """
+    from skeg.demo import run
+
+    with report.progress_bar() as progress:
+        result = run(folder, progress=progress)
+    click.echo(report.as_json(result) if json_output else report.demo_text(result))
+
+
+def _show(values: dict[str, Any], json_output: bool) -> None:
+    click.echo(report.as_json(values) if json_output else report.facts(values))

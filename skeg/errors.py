@@ -1,0 +1,129 @@
+"""Every exception that skeg raises on purpose.
+
+Each class also inherits from the builtin that a caller would expect, carries what it knows as attributes
+and builds its message in one place. A message says what was being read, where, what was expected and what
+was found. `assert` is kept for our own mistakes; whatever came from a caller or a file ends up here.
+"""
+
+from __future__ import annotations
+
+from os import PathLike, fspath
+from typing import Any
+
+
+class SkegError(Exception):
+    """Base of every error that skeg raises on purpose."""
+
+
+class ParameterError(SkegError, ValueError):
+    """An argument is outside what the call accepts."""
+
+    def __init__(self, parameter: str, value: Any, expected: str) -> None:
+        self.parameter = parameter
+        self.value = value
+        self.expected = expected
+        super().__init__(parameter, value, expected)
+
+    def __str__(self) -> str:
+        return f"{self.parameter}={self.value!r}: expected {self.expected}"
+
+
+class VectorError(SkegError, ValueError):
+    """An array of vectors or ids can't be used: wrong shape or dtype, not finite, zero under cosine, duplicate."""
+
+    def __init__(self, what: str, *, expected: str, found: str, row: int | None = None) -> None:
+        self.what = what
+        self.expected = expected
+        self.found = found
+        self.row = row
+        super().__init__(what, expected, found, row)
+
+    def __str__(self) -> str:
+        place = self.what if self.row is None else f"{self.what}, row {self.row}"
+        return f"{place}: expected {self.expected}, found {self.found}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), (self.what,), {"expected": self.expected, "found": self.found, "row": self.row})
+
+
+class NotFoundError(SkegError, KeyError):
+    """An id that the index does not hold."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        return self.what
+
+
+class ClosedError(SkegError, ValueError):
+    """The object was closed, or belongs to the parent of a forked process."""
+
+
+class MissingExtraError(SkegError, ImportError):
+    """A feature needs a package that an optional extra installs."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        self.feature = feature
+        self.extra = extra
+        super().__init__(feature, extra)
+
+    def __str__(self) -> str:
+        return f"{self.feature} needs an optional package: pip install 'pyskeg[{self.extra}]'"
+
+
+class StorageError(SkegError, OSError):
+    """Something about a file or folder; `path` says which, `offset` where in it (bytes) when known."""
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        problem: str,
+        *,
+        offset: int | None = None,
+        expected: str | None = None,
+        found: str | None = None,
+    ) -> None:
+        self.path = fspath(path)
+        self.problem = problem
+        self.offset = offset
+        self.expected = expected
+        self.found = found
+        super().__init__(problem)
+
+    def __str__(self) -> str:
+        place = self.path if self.offset is None else f"{self.path}, offset {self.offset}"
+        text = f"{place}: {self.problem}"
+        if self.expected is not None:
+            text += f": expected {self.expected}, found {self.found}"
+        return text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        details = {"offset": self.offset, "expected": self.expected, "found": self.found}
+        return _rebuild, (type(self), (self.path, self.problem), details)
+
+
+class FormatError(StorageError):
+    """The file is not one of ours, or is of another kind than the one asked for."""
+
+
+class VersionTooNewError(FormatError):
+    """The file was written by a newer skeg, in a format that this one can't read."""
+
+
+class CorruptError(StorageError):
+    """A file is shorter than its header says, or a checksum or an invariant does not hold."""
+
+
+class ReadOnlyError(StorageError):
+    """A write was asked of something that was opened for reading."""
+
+
+class LockedError(StorageError):
+    """Another process holds the lock for writing."""
+
+
+def _rebuild(kind: type[SkegError], args: tuple[Any, ...], details: dict[str, Any]) -> SkegError:
+    """Unpickle an error whose constructor takes keywords."""
+    return kind(*args, **details)

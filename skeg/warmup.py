@@ -1,0 +1,63 @@
+"""Compile every kernel ahead of its first use, by using every feature once on a few vectors."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skeg.ann import FlatIndex, Progress, build_index
+from skeg.ann.metric import METRICS
+from skeg.ann.quantizers import KINDS
+from skeg.jit import FAMILY, cache_folder
+
+# More vectors than a build batch starts with, so that links are pruned and reversed too.
+_ROWS = 600
+_DIM = 32
+
+
+def warm_up(*, progress: Callable[[Progress], None] | None = None) -> dict[str, Any]:
+    """Build, search and verify a small index of every kind and metric.
+
+    Parameters
+    ----------
+    progress : callable, optional
+        Called with `Progress` after each kind of index.
+
+    Returns
+    -------
+    dict
+        Kernel family, folder of the compiled kernels, files in it and seconds taken.
+    """
+    vectors = np.random.default_rng(0).normal(size=(_ROWS, _DIM)).astype(np.float32)
+    work = [(kind, metric) for kind in KINDS for metric in METRICS]
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="skeg-warmup-") as folder:
+        for done, (kind, metric) in enumerate(work, 1):
+            _use(vectors, kind, metric, Path(folder) / f"{kind}-{metric}.index")
+            if progress is not None:
+                elapsed_s = time.perf_counter() - start
+                left_s = elapsed_s / done * (len(work) - done)
+                progress(Progress("compile", done, len(work), elapsed_s, left_s))
+    return {
+        "kernels": FAMILY,
+        "kernel_cache": str(cache_folder()),
+        "files": len(list(cache_folder().glob("*"))),
+        "elapsed_s": time.perf_counter() - start,
+    }
+
+
+def _use(vectors: np.ndarray, kind: str, metric: str, path: Path) -> None:
+    with build_index(vectors, path, kind=kind, metric=metric, threads=2) as index:
+        index.search(vectors[0], k=5)
+        index.search(vectors[:5], k=5, threads=2)
+        index.search(vectors[:5], k=5, exact=True)
+        index.verify()
+    with FlatIndex.create(None, _DIM, kind=kind, metric=metric) as flat:
+        flat.add(np.arange(len(vectors)), vectors)
+        flat.search(vectors[0], k=5)
+        flat.search(vectors[:5], k=5)

@@ -1,0 +1,147 @@
+"""Who may import whom: strictly downward, read from the syntax trees of the package."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import sys
+from fnmatch import fnmatch
+
+import pytest
+
+from tests.source_tree import dotted, functions, imported, imports, modules, tree
+
+# Lowest first. A module imports from the lines before its own, and from its own line where that makes no cycle.
+# Every module has to stand here: a new one is placed when it is written.
+LAYERS: list[list[str]] = [
+    ["skeg.errors"],
+    ["skeg.checks", "skeg.binary", "skeg.jit"],
+    ["skeg.files", "skeg.mapped"],
+    ["skeg.layout", "skeg.container"],
+    ["skeg.ann.kernels", "skeg.ann.kernels.*"],
+    ["skeg.ann.metric", "skeg.ann.hits", "skeg.ann.params", "skeg.ann.parallel", "skeg.ann.format"],
+    ["skeg.ann.readers", "skeg.ann.tables", "skeg.ann.sources", "skeg.ann.writers", "skeg.ann.sample"],
+    ["skeg.ann.quantizers", "skeg.ann.rotation", "skeg.ann.pq"],
+    ["skeg.ann.flat", "skeg.ann.exact", "skeg.ann.vamana", "skeg.ann.search"],
+    ["skeg.ann.build", "skeg.ann.index", "skeg.ann.tuning"],
+    ["skeg.ann"],
+    ["skeg"],
+    ["skeg.report"],
+    ["skeg.describe", "skeg.exchange", "skeg.warmup", "skeg.demo"],
+    ["skeg.cli"],
+    ["skeg.__main__"],
+]
+
+CORE = {"numpy", "numba", "llvmlite", "xxhash", "attrs", "click"}
+
+# Imports inside functions, each with its reason; everything else is imported at the top of its file.
+LATE_IMPORTS: dict[str, dict[str, str]] = {
+    "skeg.jit": {"llvmlite": "the CPU's features are not needed with the JIT disabled"},
+    "skeg.cli": {"skeg.*": "`skeg --help` answers without loading Numba"},
+    "skeg.report": {"rich.*": "optional extra `cli`"},
+    "skeg.ann.tables": {"h5py": "optional extra `bench`", "pyarrow*": "optional extra `parquet`"},
+}
+
+OPTIONAL = {"rich", "h5py", "pyarrow"}
+
+
+def layer(module: str) -> int:
+    exact = [i for i, names in enumerate(LAYERS) if module in names]
+    if exact:
+        return exact[0]
+    return next(i for i, names in enumerate(LAYERS) if any(fnmatch(module, name) for name in names))
+
+
+def ours(module: str) -> list[str]:
+    """Modules of the package that a module imports, at the top of the file or inside functions."""
+    return [name for name, _ in imports(module) if name.split(".")[0] == "skeg"]
+
+
+def in_type_checking(module: str) -> set[ast.stmt]:
+    blocks = [n for n in ast.walk(tree(module)) if isinstance(n, ast.If) and dotted(n.test) == "TYPE_CHECKING"]
+    return {statement for block in blocks for statement in block.body}
+
+
+@pytest.mark.parametrize("module", modules())
+def test_every_module_has_a_place_in_the_layers(module):
+    assert any(fnmatch(module, name) for names in LAYERS for name in names)
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_run_downward(module):
+    types_only = in_type_checking(module)
+    names = [name for name, node in imports(module) if name.split(".")[0] == "skeg" and node not in types_only]
+    upward = [name for name in names if layer(name) > layer(module)]
+    assert [] == upward
+
+
+def test_imports_make_no_cycle():
+    graph = {
+        module: {name for name, node in imports(module) if name in modules() and node not in in_type_checking(module)}
+        for module in modules()
+    }
+    graphlib.TopologicalSorter(graph).prepare()
+
+
+@pytest.mark.parametrize("module", modules())
+def test_third_party_packages_are_the_core_dependencies(module):
+    outside = {name.split(".")[0] for name, _ in imports(module)} - set(sys.stdlib_module_names) - {"skeg"}
+    late = {pattern.split(".")[0].rstrip("*") for pattern in LATE_IMPORTS.get(module, {})} & OPTIONAL
+    assert set() == outside - CORE - late
+
+
+@pytest.mark.parametrize("module", [name for name in modules() if name.startswith("skeg.ann.kernels")])
+def test_kernels_know_only_numpy_numba_jit_and_each_other(module):
+    allowed = ("__future__", "typing", "numpy", "numba", "llvmlite", "skeg.jit", "skeg.ann.kernels")
+    foreign = [name for name, _ in imports(module) if not any(name == a or name.startswith(f"{a}.") for a in allowed)]
+    assert [] == foreign
+
+
+@pytest.mark.parametrize("module", modules())
+def test_numba_is_spelled_in_one_place(module):
+    """Decorators of Numba stand in skeg.jit; intrinsics in the SIMD kernels only."""
+    if module == "skeg.jit":
+        return
+    used = {dotted(decorator) for function in functions(module) for decorator in function.decorator_list}
+    numba_names = {name for name in used if name.split(".")[-1] in {"jit", "njit", "vectorize", "guvectorize", "cfunc"}}
+    intrinsics = {name for name in used if name.split(".")[-1] in {"intrinsic", "overload"}}
+    assert set() == numba_names
+    assert not intrinsics or module.startswith("skeg.ann.kernels.simd")
+    if not module.startswith("skeg.ann.kernels"):
+        assert [] == [name for name, _ in imports(module) if name.split(".")[0] in {"numba", "llvmlite"}]
+
+
+@pytest.mark.parametrize("module", modules())
+def test_imports_inside_functions_are_listed_with_a_reason(module):
+    allowed = LATE_IMPORTS.get(module, {})
+    statements = {node for f in functions(module) for node in ast.walk(f) if isinstance(node, ast.stmt)}
+    late = {name for node in statements for name in imported(node)}
+    assert set() == {name for name in late if not any(fnmatch(name, pattern) for pattern in allowed)}
+
+
+@pytest.mark.parametrize("module", modules())
+def test_the_disk_is_written_through_one_door(module):
+    """Only files and mapped (and the container on top of them) map, rename, sync or remove files."""
+    doors = {"skeg.files", "skeg.mapped", "skeg.container"}
+    low_level = {"mmap", "fcntl", "msvcrt", "shutil"} & {name.split(".")[0] for name, _ in imports(module)}
+    calls = {dotted(node.func) for node in ast.walk(tree(module)) if isinstance(node, ast.Call)}
+    writes = calls & {
+        "os.replace",
+        "os.rename",
+        "os.fsync",
+        "os.remove",
+        "os.unlink",
+        "os.mkdir",
+        "os.makedirs",
+        "os.write",
+    }
+    assert module in doors or not low_level
+    assert module in doors or not writes
+
+
+@pytest.mark.parametrize("module", modules())
+def test_environment_variables_are_read_in_two_places(module):
+    reads = [
+        node for node in ast.walk(tree(module)) if isinstance(node, ast.Attribute) and dotted(node) == "os.environ"
+    ]
+    assert module in {"skeg.cli", "skeg.jit"} or not reads

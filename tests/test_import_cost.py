@@ -1,0 +1,38 @@
+"""What a plain import loads: services and scripts that only want the version or an error pay for nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def modules_after(statement: str) -> set[str]:
+    code = f"{statement}\nimport json, sys\nprint(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("heavy", ["numba", "llvmlite", "numpy", "click", "xxhash", "attrs"])
+def test_import_skeg_loads_no_dependency(heavy):
+    assert heavy not in modules_after("import skeg")
+
+
+@pytest.mark.parametrize("heavy", ["numba", "llvmlite", "numpy"])
+@pytest.mark.parametrize("command", ["", "build", "search", "verify"])
+def test_help_of_the_command_loads_neither_numba_nor_numpy(command, heavy):
+    silent = "import contextlib, io, skeg.cli\nwith contextlib.redirect_stdout(io.StringIO()):"
+    arguments = [*command.split(), "--help"]
+    assert heavy not in modules_after(f"{silent} skeg.cli.main({arguments}, standalone_mode=False)")
+
+
+def test_indexes_are_loaded_on_first_use():
+    loaded = modules_after("import skeg\nskeg.ann.Index")
+    assert {"numba", "numpy", "skeg.ann.index"} <= loaded
+
+
+@pytest.mark.parametrize("optional", ["rich", "h5py", "pyarrow", "matplotlib"])
+def test_extras_are_loaded_only_by_the_feature_that_needs_them(optional):
+    assert optional not in modules_after("import skeg.ann, skeg.cli")
