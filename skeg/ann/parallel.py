@@ -77,6 +77,18 @@ class Workers:
             wait(futures)
 
 
+_shared: dict[tuple[int, int], Workers] = {}
+
+
+def shared_workers(threads: int) -> Workers:
+    """Workers that live as long as the process, for calls too short to start threads; a forked child gets its own."""
+    key = (os.getpid(), threads)
+    workers = _shared.get(key)
+    if workers is None:
+        workers = _shared.setdefault(key, Workers(threads))
+    return workers
+
+
 class _Handout:
     """Hands out piece numbers to threads until they are used up or `stop` is called."""
 

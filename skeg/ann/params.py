@@ -1,19 +1,65 @@
-"""Parameters of building and searching, with their measured defaults."""
+"""Parameters of building and searching, with the measured runs that chose their defaults."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
+
+from skeg.checks import as_int, as_number, converter
+
+LINKS_MAX = 2**32 - 1
+"""Neighbor lists are addressed by 32 bits: about 85 million rows at 50 neighbors each."""
+
+ROWS_MAX = 2**31 - 1
+"""Rows are packed in 31 bits beside their distance."""
 
 
 @attrs.frozen(kw_only=True)
 class GraphParams:
-    """How a graph is built."""
+    """How a graph is built.
 
-    max_degree: int = 64
-    build_list_size: int = 128
-    alpha: float = 1.1
-    seed: int = 0
+    Attributes
+    ----------
+    max_degree : int
+        Neighbors a row may have, 2 to 512 (R in the papers).
+    build_list_size : int
+        Rows a walk keeps while it looks for neighbors, 4 to 4096 (L). Larger is slower and better.
+    alpha : float
+        Pruning slack on squared distances, 1 to 2: a candidate is dropped when alpha times its distance to a kept
+        neighbor is at most its own. Larger keeps more edges.
+    seed : int
+        Decides the insertion order and the rotation of the codes.
+    """
+
+    max_degree: int = attrs.field(default=64, converter=converter(as_int, 2, 512))
+    build_list_size: int = attrs.field(default=128, converter=converter(as_int, 4, 4096))
+    alpha: float = attrs.field(default=1.1, converter=converter(as_number, 1.0, 2.0))
+    seed: int = attrs.field(default=0, converter=converter(as_int, 0, 2**63 - 1))
+
+    @classmethod
+    def for_dim(cls, dim: int, **given: Any) -> GraphParams:
+        """Defaults for vectors of ``dim`` dimensions, replaced by what is given and not None."""
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return cls(**{**default_graph(dim), **chosen})
 
     def entries_for(self, n: int) -> int:
         """Size of the entry table for n rows: 1.5 times the square root, in whole 64s, at most n."""
         return min(n, max(64, int(1.5 * n**0.5) // 64 * 64))
+
+
+def default_graph(dim: int) -> dict[str, Any]:
+    """Graph parameters by dimension."""
+    return {"max_degree": 64, "build_list_size": 128, "alpha": 1.1}
+
+
+def default_kind(dim: int) -> str:
+    """Kind of index by dimension."""
+    return "tq4"
+
+
+DEFAULT_LIST_SIZE = 64
+"""Rows that a search keeps unless it is told or tuned otherwise."""
+
+DEFAULT_RERANK = 24
+"""Rows that are scored exactly at least, and at most the list size, unless a search is told otherwise."""

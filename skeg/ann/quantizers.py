@@ -24,35 +24,29 @@ makes a score one integer dot product).
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
+from skeg.ann.arrays import CODE_LINE, aligned_zeros
 from skeg.ann.kernels.encode import encode_uniform
 from skeg.ann.kernels.prepare import Transform, prepare_query
 from skeg.ann.kernels.score import SCHEME_F32, Codes, Query, score_rows
 from skeg.ann.metric import METRICS
+from skeg.ann.pq import PqQuantizer
 from skeg.ann.transform import Float32s, RowTransform
+from skeg.checks import as_choice
 
 KINDS = ("f32", "int8", "tq4", "tq2", "tq1", "binary", "pq")
 
-CODE_LINE = 64
-"""Code rows are whole cache lines."""
+BITS: dict[str, int] = {"int8": 8, "tq4": 4, "tq2": 2, "tq1": 1}
 
 STEP_SIZES: dict[int, float] = {1: 1.596, 2: 0.996, 4: 0.335, 8: 0.031}
 """Grid step by bits, in standard deviations of a coordinate: least squared error for a normal distribution."""
 
 Bytes2D = npt.NDArray[np.uint8]
-
-
-def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """Zeroed array whose first byte lies at a multiple of 64."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    room = np.zeros(size + CODE_LINE, np.uint8)
-    start = -room.ctypes.data % CODE_LINE
-    return room[start : start + size].view(dtype).reshape(shape)
 
 
 class Quantizer(Protocol):
@@ -135,7 +129,7 @@ class UniformQuantizer:
 
 @attrs.frozen(eq=False)
 class Float32Quantizer:
-    """No codes: the stored vectors steer. Its transform neither centers nor rotates, because scores read them raw."""
+    """No codes: the stored vectors steer. The transform is an identity apart from the normalizing."""
 
     transform: RowTransform
     kind: str = "f32"
@@ -149,5 +143,92 @@ class Float32Quantizer:
         return np.zeros((0, 0, 0), np.float32)
 
     def encode(self, turned: Float32s, squares: Float32s) -> tuple[Bytes2D, Float32s]:
-        """No codes; the scale is to be divided by the stored vector's norm under cosine (`raw_scales`)."""
+        """No codes, and scales of 1; under cosine they are still to be divided by the stored vectors' norms."""
         return np.zeros((0, self.row_bytes), np.uint8), np.ones(len(turned), np.float32)
+
+
+def encode_rows(quantizer: Quantizer, vectors: Float32s) -> tuple[Bytes2D, Float32s, Float32s]:
+    """Codes, scales (n,) and squared norms (n,) in the quantizer's space of stored vectors (n, dim) float32."""
+    turned, squares = quantizer.transform.apply(vectors)
+    codes, scales = quantizer.encode(turned, squares)
+    if quantizer.scheme == SCHEME_F32 and quantizer.transform.metric == "cosine":
+        scales /= np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+    return codes, scales, squares
+
+
+def fit_quantizer(kind: str, sample: Float32s, metric: str, seed: int) -> Quantizer:
+    """Quantizer of a kind (`KINDS`) fitted on a sample (m, dim) float32 of stored vectors.
+
+    Raises
+    ------
+    ParameterError
+        Unknown kind.
+    VectorError
+        A vector of the sample is not finite, or zero under cosine.
+    """
+    as_choice("kind", kind, KINDS)
+    if kind == "f32":
+        return Float32Quantizer(RowTransform.fit(sample[:0], metric, seed, rotated=False))
+    if kind == "binary":
+        return UniformQuantizer(kind, RowTransform.fit(sample, metric, seed, rotated=False), 1)
+    transform = RowTransform.fit(sample, metric, seed)
+    if kind == "pq":
+        return PqQuantizer.fit(transform, transform.apply(sample)[0], seed)
+    return UniformQuantizer(kind, transform, BITS[kind])
+
+
+def restore_quantizer(
+    kind: str, metric: str, mean: Float32s, signs: npt.NDArray[np.int8], codebook: Float32s
+) -> Quantizer:
+    """The quantizer whose parameters were stored; nothing is computed again."""
+    transform = RowTransform(metric, mean, signs)
+    if kind == "f32":
+        return Float32Quantizer(transform)
+    if kind == "pq":
+        return PqQuantizer(transform, codebook)
+    return UniformQuantizer(kind, transform, 1 if kind == "binary" else BITS[kind])
+
+
+class PreparedQuery:
+    """A query ready to be scored against codes of one quantizer.
+
+    Parameters
+    ----------
+    quantizer : Quantizer
+    query : (dim,) float32
+        As given by the user, finite.
+    """
+
+    def __init__(self, quantizer: Quantizer, query: Float32s) -> None:
+        self._scheme = quantizer.scheme
+        work, digits, table = query_room(quantizer)
+        metric = METRICS[quantizer.transform.metric]
+        self._query: Query = prepare_query(
+            query, metric, quantizer.scheme, kernel_transform(quantizer), work, digits, table
+        )
+
+    def score(self, codes: Bytes2D, factors: Float32s, vectors: Float32s | None = None) -> Float32s:
+        """Estimated scores (n,) float32, higher is nearer, up to what is the same for every row of one query.
+
+        codes (n, row_bytes) uint8; factors (n, 2) float32; vectors (n, dim) float32, for the kind f32 only.
+        """
+        if vectors is None:
+            vectors = np.zeros((1, 1), np.float32)
+        estimates = np.empty(len(factors), np.float32)
+        rows = np.arange(len(factors), dtype=np.int64)
+        score_rows(Codes(self._scheme, codes, factors, vectors), self._query, rows, len(rows), estimates)
+        return estimates
+
+
+def kernel_transform(quantizer: Quantizer) -> Transform:
+    """The quantizer's parameters as kernels take them."""
+    transform = quantizer.transform
+    return Transform(transform.mean, transform.signs, np.float32(quantizer.center), quantizer.codebook)
+
+
+def query_room(quantizer: Quantizer) -> tuple[Float32s, npt.NDArray[np.int8], Float32s]:
+    """Arrays for one prepared query: work (dim,), digits (padded dimensions,) and lookup table."""
+    dim = quantizer.transform.dim
+    packed = quantizer.scheme in BITS.values()
+    digits = aligned_zeros((quantizer.row_bytes * 8 // quantizer.scheme if packed else 1,), np.int8)
+    return np.zeros(dim, np.float32), digits, np.zeros(max(quantizer.codebook.shape[0] * 256, 1), np.float32)

@@ -6,13 +6,22 @@ numbers, all of one length. Neither has random access that would be worth the na
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from skeg.ann.readers import VectorSource, rebatch
-from skeg.errors import CorruptError, FormatError, MissingExtraError, ParameterError, VectorError
+from skeg.errors import (
+    CorruptError,
+    FormatError,
+    MissingExtraError,
+    ParameterError,
+    SkegError,
+    StorageError,
+    VectorError,
+)
 from skeg.mapped import MappedFile
 
 HDF5_DEFAULT = "train"
@@ -36,11 +45,8 @@ class Hdf5Source(VectorSource):
     def _blocks(self, rows: int) -> Iterator[np.ndarray]:
         for start in range(0, self.n or 0, rows):
             self._check_open()
-            try:
+            with _damage_named(self._path, f"can't be read from row {start} on"):
                 block = self._dataset[start : start + rows]
-            except OSError as error:
-                found = str(error)
-                raise CorruptError(self._path, f"{self.name}: row {start} on", expected="rows", found=found) from error
             yield np.ascontiguousarray(block, dtype=self.dtype)
 
 
@@ -66,14 +72,12 @@ class ParquetSource(VectorSource):
         batches = self._file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=[self._column])
         while True:
             self._check_open()
-            try:
+            with _damage_named(self._path, f"can't be read from row {first_row} on"):
                 batch = next(batches, None)
-            except OSError as error:
-                found = str(error)
-                raise CorruptError(self._path, f"row {first_row} on", expected="rows", found=found) from error
-            if batch is None:
-                return
-            yield self._dense(batch.column(0), first_row)
+                if batch is None:
+                    return
+                block = self._dense(batch.column(0), first_row)
+            yield block
             first_row += len(batch)
 
     def _dense(self, lists: Any, first_row: int) -> np.ndarray:
@@ -109,16 +113,14 @@ def open_hdf5(path: str, member: str | None) -> VectorSource:
     except ImportError as error:
         raise MissingExtraError("reading HDF5 files", "bench") from error
     MappedFile(path).close()  # one message for a missing file, whatever its kind
-    try:
+    with _damage_named(path, "is not an HDF5 file that h5py can open", FormatError):
         file = h5py.File(path, "r")
-    except OSError as error:
-        raise FormatError(path, "is not an HDF5 file that h5py can open", expected="HDF5", found=str(error)) from error
-    try:
+    with contextlib.ExitStack() as undo, _damage_named(path, "is damaged"):
+        undo.callback(file.close)
         dataset = _hdf5_dataset(path, file, HDF5_DEFAULT if member is None else member, h5py.Dataset)
-        return Hdf5Source(path, file, dataset)
-    except BaseException:
-        file.close()
-        raise
+        source = Hdf5Source(path, file, dataset)
+        undo.pop_all()
+        return source
 
 
 def _hdf5_dataset(path: str, file: Any, member: str, kind: type[Any]) -> Any:
@@ -154,18 +156,17 @@ def open_parquet(path: str, member: str | None) -> VectorSource:
     except ImportError as error:
         raise MissingExtraError("reading Parquet files", "parquet") from error
     MappedFile(path).close()
-    try:
-        file = parquet.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise FormatError(path, "is not a Parquet file", expected="Parquet", found=str(error)) from error
-    try:
+    with _damage_named(path, "is not a Parquet file that pyarrow can open", FormatError):
+        file = parquet.ParquetFile(path, page_checksum_verification=True)
+    with contextlib.ExitStack() as undo, _damage_named(path, "is damaged"):
+        undo.callback(file.close)
         column = _parquet_column(path, file, member, pa.types)
+        name = f"{path}::{column}"
         lists = file.schema_arrow.field(column).type
-        dtype = _numpy_dtype(f"{path}::{column}", lists.value_type)
-        return ParquetSource(path, file, column, dim=_list_length(file, column, lists), dtype=dtype)
-    except BaseException:
-        file.close()
-        raise
+        dtype = _numpy_dtype(name, lists.value_type)
+        source = ParquetSource(path, file, column, dim=_list_length(name, file, column), dtype=dtype)
+        undo.pop_all()
+        return source
 
 
 def _parquet_column(path: str, file: Any, member: str | None, types: Any) -> str:
@@ -191,12 +192,27 @@ def _numpy_dtype(name: str, kind: Any) -> np.dtype[Any]:
     return dtype
 
 
-def _list_length(file: Any, column: str, kind: Any) -> int:
-    """The length that a column of lists declares, else that of its first list; 0 if there is none."""
-    if hasattr(kind, "list_size"):
-        return int(kind.list_size)
+def _list_length(name: str, file: Any, column: str) -> int:
+    """The length of the first list of a column, which the others have to have too; 0 if there is none."""
     for batch in file.iter_batches(batch_size=1, columns=[column]):
-        lengths = batch.column(0).value_lengths()
-        if len(lengths):
-            return int(lengths[0].as_py() or 0)
+        if len(batch):
+            length = batch.column(0).value_lengths()[0].as_py()
+            if not length:
+                found = "null" if length is None else "an empty list"
+                raise VectorError(name, expected="a list of numbers", found=found, row=0)
+            return int(length)
     return 0
+
+
+@contextlib.contextmanager
+def _damage_named(path: str, problem: str, kind: type[StorageError] = CorruptError) -> Iterator[None]:
+    """Make an error of ours of whatever h5py or pyarrow raise inside the block.
+
+    In a damaged file they come upon almost anything: KeyError, RuntimeError, UnicodeError, MemoryError.
+    """
+    try:
+        yield
+    except SkegError:
+        raise
+    except Exception as error:
+        raise kind(path, f"{problem} ({error})") from error

@@ -48,19 +48,20 @@ class RowTransform:
         """Dimension of the vectors."""
         return int(self.mean.shape[0])
 
-    def apply(self, vectors: Float32s, first_row: int = 0) -> tuple[Float32s, Float32s]:
+    def apply(self, vectors: Float32s, first_row: int = 0, what: str = "vectors") -> tuple[Float32s, Float32s]:
         """Turned vectors (n, dim) and their squared norms (n,) of stored vectors (n, dim) float32.
 
         Raises
         ------
         VectorError
-            A vector is not finite, or zero under cosine; ``row`` counts from ``first_row``.
+            A vector is not finite, or zero under cosine; ``row`` counts from ``first_row``, and the message
+            calls the vectors ``what``.
         """
         turned = np.empty(vectors.shape, np.float32)
         squares = np.empty(len(vectors), np.float32)
         status, row = turn_rows(vectors, METRICS[self.metric], self.mean, self.signs, turned, squares)
         if status != ROW_OK:
-            raise bad_row(status == ROW_ZERO, vectors[row], first_row + row)
+            raise bad_row(status == ROW_ZERO, vectors[row], first_row + row, what)
         return turned, squares
 
 

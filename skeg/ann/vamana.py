@@ -12,6 +12,7 @@ The element loops are in `skeg.ann.kernels.prune` and `skeg.ann.kernels.walk`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import numpy as np
@@ -20,7 +21,8 @@ import numpy.typing as npt
 from skeg.ann.kernels import connect, prune, walk
 from skeg.ann.kernels.score import Codes
 from skeg.ann.parallel import Workers, spans
-from skeg.ann.params import GraphParams
+from skeg.ann.params import LINKS_MAX, GraphParams
+from skeg.errors import ParameterError
 
 POINTS_A_CALL = 128
 """Rows inserted by one kernel call: some 10 ms, so that Ctrl-C is seen at once."""
@@ -70,6 +72,11 @@ class BuiltGraph:
     order: npt.NDArray[np.uint32]
 
 
+def slots_for(max_degree: int) -> int:
+    """Slots that each neighbor list has during construction."""
+    return max(int(max_degree * SLACK), max_degree + 1)
+
+
 def insertion_order(n: int, medoid: int, seed: int) -> npt.NDArray[np.uint32]:
     """Random order of the rows (n,) uint32 with the medoid first."""
     order = np.random.default_rng(seed).permutation(n).astype(np.uint32)
@@ -112,7 +119,7 @@ class _Worker:
 
 
 class GraphBuilder:
-    """Builds one graph; `run` is the whole of it.
+    """Builds one graph: `run`, then `finish`.
 
     Parameters
     ----------
@@ -123,6 +130,13 @@ class GraphBuilder:
     workers : Workers
     progress : callable
         Called with the number of rows inserted so far.
+    new_array : callable
+        Gives the array of the links, from shape and dtype; zeroed.
+
+    Raises
+    ------
+    ParameterError
+        More slots than 32 bits can address.
     """
 
     def __init__(
@@ -132,6 +146,7 @@ class GraphBuilder:
         order: npt.NDArray[np.uint32],
         workers: Workers,
         progress: Callable[[int], None],
+        new_array: Callable[[tuple[int, ...], npt.DTypeLike], npt.NDArray[Any]] = np.zeros,
     ) -> None:
         self._build = build
         self._params = params
@@ -139,8 +154,10 @@ class GraphBuilder:
         self._workers = workers
         self._progress = progress
         n = build.n
-        self._slots = max(int(params.max_degree * SLACK), params.max_degree + 1)
-        self._links = np.zeros(n * self._slots, np.uint32)
+        self._slots = slots_for(params.max_degree)
+        if n * self._slots > LINKS_MAX:
+            raise ParameterError("max_degree", params.max_degree, f"at most {LINKS_MAX // n / SLACK:.0f} for {n} rows")
+        self._links = new_array((n * self._slots,), np.uint32)
         self._starts = (np.arange(n, dtype=np.uint64) * np.uint64(self._slots)).astype(np.uint32)
         self._ends = self._starts.copy()
         self._entries = order[: params.entries_for(n)].copy()
@@ -154,7 +171,7 @@ class GraphBuilder:
         ]
         self._settings = (build.metric, params.build_list_size, np.float32(params.alpha), params.max_degree)
 
-    def run(self) -> BuiltGraph:
+    def run(self) -> None:
         """Insert every row, cut the lists to the maximum degree, connect what can't be reached."""
         largest = max((b - a for a, b in batch_spans(self._build.n)), default=0)
         degree = self._params.max_degree
@@ -173,7 +190,6 @@ class GraphBuilder:
             self._progress(stop)
         self._trim()
         self._connect()
-        return self._finished()
 
     def _choose(
         self,
@@ -243,7 +259,7 @@ class GraphBuilder:
                 self._build.rows, self._settings, own.scratch, own.digits, reached, stack, protected,
             )  # fmt: skip
 
-    def _finished(self) -> BuiltGraph:
+    def finish(self) -> BuiltGraph:
         """Renumber the rows breadth first from the medoid, so that rows near each other share pages, and pack the lists."""
         n = self._build.n
         order = np.zeros(n, np.uint32)

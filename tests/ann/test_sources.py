@@ -512,8 +512,16 @@ def test_a_parquet_row_that_is_no_vector_is_refused_by_number(column, found, tmp
         rows_of(source)
 
 
-def test_parquet_of_lists_of_text_is_refused(tmp_path):
-    pq.write_table(pa.table({"v": [["a"], ["b"]]}), tmp_path / "a.parquet")
+@pytest.mark.parametrize(("first", "found"), [([], "an empty list"), (None, "null")])
+def test_a_parquet_column_whose_first_row_is_no_vector_is_refused(first, found, tmp_path):
+    pq.write_table(pa.table({"v": [first, [1.0]]}), tmp_path / "a.parquet")
+    with pytest.raises(VectorError, match=f"row 0: .*{found}"):
+        open_source(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("value", ["text", {"a": 1}, [1.0]])
+def test_parquet_of_lists_of_anything_but_numbers_is_refused(value, tmp_path):
+    pq.write_table(pa.table({"v": [[value], [value]]}), tmp_path / "a.parquet")
     with pytest.raises(VectorError, match="real numbers"):
         open_source(tmp_path / "a.parquet")
 
@@ -532,6 +540,48 @@ def test_damaged_tables_are_refused(kind, tmp_path):
         path.write_bytes(data)
         with pytest.raises(FormatError, match=str(path)):
             open_source(path)
+
+
+@pytest.mark.parametrize("kind", [".hdf5", ".parquet"])
+def test_any_damaged_byte_of_a_table_gives_rows_or_a_typed_error(kind, tmp_path):
+    """Every 7th byte; what the two packages raise is theirs to choose."""
+    path = write(tmp_path, kind, sample(20, 3))
+    whole = path.read_bytes()
+    outcomes = set()
+    for offset in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[offset] ^= 0xFF
+        path.write_bytes(damaged)
+        try:
+            with open_source(path) as source:
+                rows_of(source)
+            outcomes.add("rows")
+        except SkegError as error:
+            outcomes.add(type(error).__name__)
+    assert outcomes >= {"rows", "FormatError", "CorruptError"}
+
+
+def test_damaged_rows_of_tables_are_named_when_they_are_read(tmp_path):
+    """Both formats may carry checksums of their data."""
+    rows = sample(64, 3)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("train", data=rows, chunks=(8, 3), fletcher32=True)
+    table = pa.table({"v": lists(rows)})
+    pq.write_table(
+        table,
+        tmp_path / "a.parquet",
+        write_page_checksum=True,
+        use_dictionary=False,
+        compression="none",
+        row_group_size=16,
+    )
+    for path in (tmp_path / "a.h5", tmp_path / "a.parquet"):
+        whole = path.read_bytes()
+        at = whole.index(rows[40:42].tobytes())
+        path.write_bytes(whole[:at] + b"\xff" + whole[at + 1 :])
+        with open_source(path) as source, pytest.raises(CorruptError, match="can't be read from row") as caught:
+            rows_of(source, rows=8)
+        assert str(path) == caught.value.path
 
 
 @pytest.mark.parametrize(

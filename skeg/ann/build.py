@@ -1,0 +1,346 @@
+"""`build_index`: from a source of vectors to a published index, as a pipeline of named stages.
+
+read      rows that can be read only once or slowly are spooled to a file beside the index
+sample    fit centering, rotation and quantizer on a sample
+encode    check every row, encode it for steering, for pruning and in the index's own kind
+graph     insert every row (`skeg.ann.vamana`)
+order     renumber the rows for locality, pack the neighbor lists
+write     vectors, codes, graph and ids in the new order
+verify    read back what was written, check lists and reachability
+publish   write the manifest, rename the folder into place
+
+Nothing but the last rename makes the index appear. An error or Ctrl-C before it leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from skeg.ann.budget import BuildMemory
+from skeg.ann.format import Manifest, write_manifest
+from skeg.ann.index import Index
+from skeg.ann.kernels.prune import Rows
+from skeg.ann.kernels.score import Codes
+from skeg.ann.metric import metric_number
+from skeg.ann.parallel import Workers, spans, thread_count
+from skeg.ann.params import DEFAULT_LIST_SIZE, DEFAULT_RERANK, ROWS_MAX, GraphParams, default_kind
+from skeg.ann.progress import ProgressCallback, Reporter
+from skeg.ann.quantizers import KINDS, Quantizer, UniformQuantizer, encode_rows, factors_of, fit_quantizer
+from skeg.ann.segment import SegmentData, check_segment, write_segment
+from skeg.ann.sources import VectorSource, open_source, read_ids
+from skeg.ann.transform import RowTransform
+from skeg.ann.vamana import BuildRows, BuiltGraph, GraphBuilder, insertion_order
+from skeg.ann.writers import write_npy
+from skeg.checks import as_choice, check_unique_ids
+from skeg.errors import ParameterError, VectorError
+from skeg.files import AnyPath, BuildFolder
+
+ROWS_A_BLOCK = 2048
+"""Rows encoded or copied at a time: a few megabytes."""
+
+SAMPLE_ROWS = 20_000
+"""Rows that centering and quantizers are fitted on."""
+
+
+def build_index(
+    source: Any,
+    path: AnyPath,
+    *,
+    ids: Any = None,
+    metric: str = "cosine",
+    kind: str | None = None,
+    max_degree: int | None = None,
+    build_list_size: int | None = None,
+    alpha: float | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    memory_limit: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> Index:
+    """Build a Vamana index of ``source`` in the new folder ``path`` and open it.
+
+    Parameters
+    ----------
+    source : array_like (n, dim), path or iterator of arrays
+        Vectors of any real dtype; see `skeg.ann.sources.open_source` for the files that can be read. A source in a
+        memory-mapped file may be larger than RAM.
+    path : path
+        Folder of the new index; must not exist.
+    ids : array_like (n,) of integers, or path, optional
+        Id of each vector, unique, below 2**64 - 1; by default the row numbers.
+    metric : {"cosine", "ip", "l2"}
+        What "near" means: cosine similarity, inner product, or Euclidean distance.
+    kind : str, optional
+        Codes that steer the search, one of `skeg.ann.quantizers.KINDS`; by default chosen by dimension.
+    max_degree, build_list_size, alpha
+        See `GraphParams`; by default chosen by dimension.
+    threads : int, optional
+        By default one for each processor. The index does not depend on it.
+    seed : int
+        Decides everything random: the same data and seed give the same files on one kind of CPU.
+    memory_limit : int, optional
+        Bytes of anonymous memory to stay under; large work arrays then live in temporary files beside the index.
+    progress : callable, optional
+        Called with `Progress` at most ten times a second.
+
+    Returns
+    -------
+    Index
+        Opened read-only.
+
+    Raises
+    ------
+    ParameterError
+        A parameter out of range, or a memory limit below what the build needs.
+    VectorError
+        No rows; a row that is not finite, or zero under cosine; ids that repeat or do not match the rows.
+    StorageError
+        ``path`` exists, can't be written, or the disk is full; the source can't be read.
+    """
+    metric_number(metric)
+    reporter = Reporter(progress)
+    with open_source(source) as opened:
+        kind = as_choice("kind", kind if kind is not None else default_kind(opened.dim), KINDS)
+        params = GraphParams.for_dim(
+            opened.dim, max_degree=max_degree, build_list_size=build_list_size, alpha=alpha, seed=seed
+        )
+        with BuildFolder(path) as folder, Workers(thread_count(threads)) as workers:
+            plan = _Pipeline(folder, metric, kind, params, workers, memory_limit, reporter)
+            plan.run(opened, ids)
+    return Index.open(path)
+
+
+@attrs.define(eq=False)
+class _Encoded:
+    """Everything that the encode stage produces; n rows in source order."""
+
+    steering: Quantizer
+    fine: Quantizer
+    own: Quantizer
+    steering_codes: npt.NDArray[np.uint8]
+    steering_scales: npt.NDArray[np.float32]
+    fine_codes: npt.NDArray[np.uint8]
+    fine_scales: npt.NDArray[np.float32]
+    fine_sums: npt.NDArray[np.int32]
+    squares: npt.NDArray[np.float32]
+    own_codes: npt.NDArray[np.uint8]
+    own_factors: npt.NDArray[np.float32]
+
+
+class _Pipeline:
+    """The stages of one build, in the order in which they stand here."""
+
+    def __init__(
+        self,
+        folder: BuildFolder,
+        metric: str,
+        kind: str,
+        params: GraphParams,
+        workers: Workers,
+        memory_limit: int | None,
+        reporter: Reporter,
+    ) -> None:
+        self._folder = folder
+        self._metric = metric
+        self._kind = kind
+        self._params = params
+        self._workers = workers
+        self._memory_limit = memory_limit
+        self._reporter = reporter
+
+    def run(self, opened: VectorSource, ids: Any) -> None:
+        with self._read(opened) as source:
+            n = source.n or 0
+            if n == 0:
+                raise VectorError(source.name, expected="at least one vector", found="none")
+            if n > ROWS_MAX:
+                raise VectorError(source.name, expected=f"at most {ROWS_MAX} vectors", found=f"{n}")
+            row_ids = self._row_ids(ids, n)
+            steering, fine, own = self._sample(source, n)
+            memory = self._budget(n, steering, fine, own)
+            encoded = self._encode(source, n, memory, steering, fine, own)
+            graph = self._graph(encoded, n, memory)
+            self._write(source, row_ids, encoded, graph)
+        self._verify()
+        self._publish()
+
+    def _read(self, opened: VectorSource) -> VectorSource:
+        """The source itself if rows can be taken from it in any order, else a spooled copy."""
+        report = self._reporter.stage("read", opened.n or 0)
+        if opened.random_access:
+            return opened
+        spool = self._folder.path / "spool.npy"
+        write_npy(spool, _counted(opened, report))
+        return open_source(spool)
+
+    def _row_ids(self, ids: Any, n: int) -> npt.NDArray[np.uint64]:
+        if ids is None:
+            return np.arange(n, dtype=np.uint64)
+        given = read_ids(ids)
+        if len(given) != n:
+            raise VectorError("ids", expected=f"{n}, one for each vector", found=f"{len(given)}")
+        check_unique_ids(given)
+        return given
+
+    def _sample(self, source: VectorSource, n: int) -> tuple[Quantizer, Quantizer, Quantizer]:
+        """Quantizers that steer the build, measure in it, and code the index; the last is often one of the others."""
+        self._reporter.stage("sample", min(n, SAMPLE_ROWS))
+        rows = np.arange(n)
+        if n > SAMPLE_ROWS:
+            rows = np.sort(np.random.default_rng(self._params.seed).choice(n, SAMPLE_ROWS, replace=False))
+        sample = _float32(source.take(rows))
+        transform = RowTransform.fit(sample, self._metric, self._params.seed)
+        steering = UniformQuantizer("tq4", transform, 4)
+        fine = UniformQuantizer("int8", transform, 8)
+        if self._kind == "tq4":
+            return steering, fine, steering
+        if self._kind == "int8":
+            return steering, fine, fine
+        return steering, fine, fit_quantizer(self._kind, sample, self._metric, self._params.seed)
+
+    def _encode(
+        self, source: VectorSource, n: int, memory: BuildMemory, steering: Quantizer, fine: Quantizer, own: Quantizer
+    ) -> _Encoded:
+        report = self._reporter.stage("encode", n)
+        extra = own is not steering and own is not fine
+        steering_codes = memory.array((n, steering.row_bytes), np.uint8)
+        fine_codes = memory.array((n, fine.row_bytes), np.uint8)
+        own_rows = n if extra and self._kind != "f32" else 0
+        result = _Encoded(
+            steering, fine, own,
+            steering_codes=steering_codes,
+            steering_scales=np.empty(n, np.float32),
+            fine_codes=fine_codes,
+            fine_scales=np.empty(n, np.float32),
+            fine_sums=np.empty(n, np.int32),
+            squares=np.empty(n, np.float32),
+            own_codes=memory.array((own_rows, own.row_bytes), np.uint8),
+            own_factors=np.empty((n, 2), np.float32),
+        )  # fmt: skip
+        pieces = spans(n, ROWS_A_BLOCK)
+        done = [0] * len(pieces)
+
+        def work(piece: int, worker: int) -> None:
+            start, stop = pieces[piece]
+            block = _float32(source.take(np.arange(start, stop)))
+            turned, squares = fine.transform.apply(block, start, source.name)
+            here = slice(start, stop)
+            result.squares[here] = squares
+            steering_codes[here], result.steering_scales[here] = steering.encode(turned, squares)
+            fine_codes[here], result.fine_scales[here] = fine.encode(turned, squares)
+            result.fine_sums[here] = fine_codes[here].sum(axis=1, dtype=np.int32) - np.int32(128 * fine.row_bytes)
+            if extra:
+                own_codes, scales, own_squares = encode_rows(own, block)
+                if own_rows:
+                    result.own_codes[here] = own_codes
+                result.own_factors[here] = factors_of(scales, own_squares, self._metric)
+            else:
+                scales = (result.steering_scales if own is steering else result.fine_scales)[here]
+                result.own_factors[here] = factors_of(scales, squares, self._metric)
+            done[piece] = stop - start
+
+        self._workers.run(len(pieces), work, lambda: report(sum(done)))
+        return result
+
+    def _budget(self, n: int, *quantizers: Quantizer) -> BuildMemory:
+        """What goes to memory and what to files, under the caller's limit."""
+        code_bytes = n * sum({q.kind: q.row_bytes for q in quantizers}.values())
+        return BuildMemory(
+            self._folder.path, n, code_bytes, self._params, self._workers.threads, self._memory_limit
+        )
+
+    def _graph(self, encoded: _Encoded, n: int, memory: BuildMemory) -> BuiltGraph:
+        report = self._reporter.stage("graph", n)
+        number = metric_number(self._metric)
+        squares, tails = encoded.squares, np.zeros(n, np.float32)
+        medoid = int(squares.argmin())
+        if self._metric == "ip":
+            # One more coordinate, sqrt(M^2 - |x|^2), puts every row on a sphere of radius M, where the nearest row is
+            # the one with the largest inner product (Bachrach et al., RecSys 2014). Queries have 0 there.
+            medoid = int(squares.argmax())
+            tails = np.sqrt(np.maximum(squares[medoid] - squares, 0)).astype(np.float32)
+            squares = np.full(n, squares[medoid], np.float32)
+        offsets = tails if self._metric == "ip" else squares * np.float32(-0.5)
+        factors = np.stack([encoded.steering_scales, offsets], axis=1)
+        build = BuildRows(
+            Codes(encoded.steering.scheme, encoded.steering_codes, factors, np.zeros((1, 1), np.float32)),
+            Rows(encoded.fine_codes, encoded.fine_scales, encoded.fine_sums, squares, tails),
+            number,
+        )
+        order = insertion_order(n, medoid, self._params.seed)
+        builder = GraphBuilder(build, self._params, order, self._workers, report, memory.array)
+        builder.run()
+        if encoded.own is not encoded.fine:
+            encoded.fine_codes = encoded.fine_codes[:0]
+        del build
+        self._reporter.stage("order", n)
+        return builder.finish()
+
+    def _write(
+        self, source: VectorSource, ids: npt.NDArray[np.uint64], encoded: _Encoded, graph: BuiltGraph
+    ) -> None:
+        n = len(ids)
+        report = self._reporter.stage("write", n)
+        order = graph.order
+        codes = {"tq4": encoded.steering_codes, "int8": encoded.fine_codes}.get(self._kind, encoded.own_codes)
+
+        def vectors(rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:
+            return _float32(source.take(rows.astype(np.int64)))
+
+        self._files = write_segment(
+            self._folder.path,
+            SegmentData(encoded.own, ids, codes, encoded.own_factors, graph, vectors),
+            ROWS_A_BLOCK,
+            report,
+        )
+        self._count, self._dim = n, source.dim
+        self._figures = {
+            "seed": self._params.seed,
+            "max_degree": self._params.max_degree,
+            "build_list_size": self._params.build_list_size,
+            "alpha": self._params.alpha,
+            "mean_degree": round(len(graph.links) / n, 3),
+        }
+
+    def _verify(self) -> None:
+        """Read the files back: sums, lists, reachability and ids must hold before anybody sees the index."""
+        self._reporter.stage("verify", self._count)
+        check_segment(self._folder.path, self._manifest(), self._params.max_degree)
+
+    def _publish(self) -> None:
+        self._reporter.stage("publish", 1)
+        write_manifest(self._folder.path, self._manifest())
+        self._folder.publish()
+        self._reporter.finish()
+
+    def _manifest(self) -> Manifest:
+        return Manifest(
+            backend="disk",
+            dim=self._dim,
+            count=self._count,
+            metric=self._metric,
+            kind=self._kind,
+            files=self._files,
+            build=self._figures,
+            search={"list_size": DEFAULT_LIST_SIZE, "rerank": DEFAULT_RERANK},
+        )
+
+
+def _float32(block: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """A block as C-contiguous float32; what overflows becomes infinite and is refused where rows are checked."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(block, dtype=np.float32)
+
+
+def _counted(source: VectorSource, report: Callable[[int], None]) -> Iterator[npt.NDArray[Any]]:
+    """Blocks of a source, counted as they pass."""
+    done = 0
+    for block in source.blocks(ROWS_A_BLOCK):
+        yield block
+        done += len(block)
+        report(done)

@@ -1,0 +1,206 @@
+"""Byte layout of an index on disk: which files a folder holds, and which sections they have.
+
+An index is a folder::
+
+    INDEX/manifest.json                 settings, file sizes, checksum; written last
+    INDEX/segment-000001/vectors.skg    the stored vectors (cold: read for exact scores)
+    INDEX/segment-000001/index.skg      codes, graph, ids, quantizer (hot)
+
+manifest.json is canonical JSON (sorted keys, no spaces) of one object whose key ``checksum`` holds the XXH3-64 of the
+canonical JSON of the object without that key, as 16 hexadecimal digits. The other keys are the fields of `Manifest`.
+The two ``.skg`` files are containers (`skeg.container`); their meta names what they are (``{"file": "vectors"}`` or
+``{"file": "graph" | "flat"}``). Rows are numbered alike in every section, in the order the build chose.
+
+Sections of vectors.skg:
+
+=============  ========  ==================  ==============================================================
+name           dtype     shape               meaning
+=============  ========  ==================  ==============================================================
+vectors        f4        (n, dim)            exactly what was stored
+=============  ========  ==================  ==============================================================
+
+Sections of index.skg; `flat` files have the first eight, with ``codes`` in the layout of `skeg.ann.kernels.scan`:
+
+=============  ========  ==================  ==============================================================
+ids            u8        (n,)                id of each row
+id_order       u4        (n,)                rows by ascending id
+mean           f4        (dim,)              subtracted before rotation
+signs          i1        (rounds, dim)       random signs of the rotation
+codebook       f4        (m, 256, sub_dim)   centroids of pq, else (0, 0, 0)
+codes          u1        (n, row_bytes)      codes; no rows for f32
+factors        f4        (n, 2)              scale and offset of each row
+norms          f4        (n,)                norms of the stored vectors, flat only, else (0,)
+links          u4        (n_links,)          neighbor lists, packed
+offsets        u4        (n + 1,)            list of row u: links[offsets[u]:offsets[u + 1]]
+entries        u4        (n_entries,)        rows a walk may start from, the medoid first
+entry_codes    u1        (n_entries, ...)    their codes (their vectors, as f4, in ``entry_vectors`` for f32)
+entry_factors  f4        (n_entries, 2)      their factors
+entry_vectors  f4        (n_entries, dim)    f32 only, else no rows
+=============  ========  ==================  ==============================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+
+from skeg.binary import canonical_json, checksum
+from skeg.container import Container, Section
+from skeg.errors import CorruptError, FormatError, StorageError, VersionTooNewError
+from skeg.files import AnyPath, atomic_write_bytes
+
+FORMAT = "skeg-index"
+VERSION = (1, 0)
+MANIFEST = "manifest.json"
+SEGMENT = "segment-000001"
+VECTORS = "vectors.skg"
+HOT = "index.skg"
+MANIFEST_BYTES_MAX = 1 << 20
+
+BACKENDS = ("disk", "flat")
+
+
+@attrs.frozen(kw_only=True)
+class Manifest:
+    """What manifest.json says.
+
+    backend : "disk" (graph) or "flat"; dim, count : of the stored vectors; metric, kind : names; segment : folder of the
+    files; files : bytes of each; build : parameters and figures of the build; search : defaults of a search
+    (``list_size``, ``rerank``), replaced by `Index.tune`.
+    """
+
+    backend: str
+    dim: int
+    count: int
+    metric: str
+    kind: str
+    segment: str = SEGMENT
+    files: dict[str, int]
+    build: dict[str, Any]
+    search: dict[str, Any]
+    format: str = FORMAT
+    version: tuple[int, int] = VERSION
+
+
+def pack_manifest(manifest: Manifest) -> bytes:
+    """Bytes of manifest.json."""
+    fields = attrs.asdict(manifest)
+    fields["version"] = list(manifest.version)
+    return canonical_json("manifest", {**fields, "checksum": _digest(fields)})
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    return f"{checksum(canonical_json('manifest', fields)):016x}"
+
+
+def unpack_manifest(data: bytes, path: AnyPath) -> Manifest:
+    """The manifest in the bytes of the file ``path``.
+
+    Raises
+    ------
+    FormatError
+        Not a manifest of ours.
+    VersionTooNewError
+        A newer major version.
+    CorruptError
+        Not valid JSON, a checksum that does not hold, a field missing or of another type.
+    """
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise CorruptError(path, "manifest is not valid JSON", expected="an object", found=str(error)) from error
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
+        raise FormatError(path, "not an index manifest", expected=f"format {FORMAT!r}", found=repr(found))
+    version = fields.get("version")
+    if not (isinstance(version, list) and len(version) == 2 and all(type(v) is int for v in version)):
+        raise CorruptError(path, "manifest version", expected="two integers", found=repr(version))
+    claimed = fields.pop("checksum", None)
+    if version[0] > VERSION[0]:
+        raise VersionTooNewError(path, "written by a newer skeg", expected=f"version {VERSION[0]}", found=repr(version))
+    actual = _digest(fields)
+    if claimed != actual:
+        raise CorruptError(path, "manifest does not match its checksum", expected=actual, found=repr(claimed))
+    try:
+        known = {f.name for f in attrs.fields(Manifest)}
+        manifest = Manifest(**{k: v for k, v in fields.items() if k in known} | {"version": tuple(version)})
+    except TypeError as error:
+        raise CorruptError(path, "manifest lacks a field", expected="all fields", found=str(error)) from error
+    if manifest.backend not in BACKENDS:
+        raise FormatError(path, "unknown backend", expected=" or ".join(BACKENDS), found=repr(manifest.backend))
+    return manifest
+
+
+def read_manifest(folder: AnyPath) -> Manifest:
+    """Manifest of an index folder; `FormatError` if the folder holds none."""
+    path = Path(folder) / MANIFEST
+    try:
+        if path.stat().st_size > MANIFEST_BYTES_MAX:
+            raise FormatError(path, "too large for a manifest", expected="1 MiB at most", found=f"{path.stat().st_size}")
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        what = "no such index" if not os.path.exists(folder) else f"not an index: no {MANIFEST}"
+        raise FormatError(folder, what) from error
+    except FormatError:
+        raise
+    except OSError as error:
+        raise StorageError(path, f"can't read: {error.strerror}") from error
+    return unpack_manifest(data, path)
+
+
+def write_manifest(folder: AnyPath, manifest: Manifest) -> None:
+    """Write or replace the manifest of an index folder, durably and all or nothing."""
+    atomic_write_bytes(Path(folder) / MANIFEST, pack_manifest(manifest))
+
+
+def open_file(folder: AnyPath, manifest: Manifest, name: str) -> Container:
+    """Open one of the segment's files and check that it has the size that the manifest knows."""
+    path = Path(folder) / manifest.segment / name
+    expected = manifest.files.get(name)
+    if expected is None:
+        raise CorruptError(Path(folder) / MANIFEST, f"manifest does not name {name}")
+    if not path.exists():
+        raise CorruptError(path, "the manifest names a file that is not there")
+    container = Container.open(path)
+    if container.nbytes != expected:
+        container.close()
+        raise CorruptError(
+            path, "file has another size than the manifest says", expected=str(expected), found=str(container.nbytes)
+        )
+    return container
+
+
+ANY = -1
+"""In an expected shape: any length."""
+
+Shapes = dict[str, tuple[str, tuple[int, ...]]]
+"""Name of a section -> its dtype and shape, where `ANY` stands for any length."""
+
+
+def check_shapes(container: Container, expected: Shapes) -> None:
+    """Raise `CorruptError` unless a container has the sections that a reader relies on."""
+    found = {section.name: section for section in container.sections}
+    for name, (dtype, shape) in expected.items():
+        section = found.get(name)
+        if section is None:
+            raise CorruptError(container.path, f"section {name!r} is missing")
+        same = len(section.shape) == len(shape) and all(
+            want in (ANY, have) for want, have in zip(shape, section.shape, strict=True)
+        )
+        if section.dtype != np.dtype(dtype) or not same:
+            raise CorruptError(
+                container.path,
+                f"section {name!r} does not fit the index",
+                expected=f"{np.dtype(dtype)} {shape}",
+                found=f"{section.dtype} {section.shape}",
+            )
+
+
+def vector_sections(n: int, dim: int) -> list[Section]:
+    """Sections of vectors.skg."""
+    return [Section("vectors", "f4", (n, dim))]

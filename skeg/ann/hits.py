@@ -1,0 +1,71 @@
+"""The result of a search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from skeg.ann.metric import distances_of
+
+MISSING_ID = 2**64 - 1
+"""Id that pads a row with fewer than k hits; its score is -inf. No stored vector can have it."""
+
+
+@attrs.frozen(eq=False, slots=True)
+class Hits:
+    """Hits of one query, arrays (k,), or of n queries, arrays (n, k); unpacks as ``ids, scores``.
+
+    Attributes
+    ----------
+    ids : uint64
+        Best first, equal scores by ascending id. One query gets only as many as there are; in the two-dimensional form
+        short rows are padded with `MISSING_ID`.
+    scores : float32
+        Exact, from the stored float32 vectors; higher is nearer: cosine similarity, inner product, or minus the squared
+        distance. Padding is -inf.
+    metric : str
+        Metric of the scores.
+    counts : int, or (n,) int64
+        How many hits each query has.
+    stats : dict
+        What the search cost, summed over its queries: ``scored`` rows estimated from codes, ``expanded`` rows whose
+        neighbors were read, ``reranked`` rows scored exactly at most, ``list_size``.
+    """
+
+    ids: npt.NDArray[np.uint64]
+    scores: npt.NDArray[np.float32]
+    metric: str
+    counts: Any
+    stats: dict[str, int]
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        yield self.ids
+        yield self.scores
+
+    def __len__(self) -> int:
+        """Number of hits of one query, or number of queries."""
+        return len(self.ids)
+
+    @property
+    def distances(self) -> npt.NDArray[np.float32]:
+        """Lower is nearer: 1 - cosine, 1 - inner product, or the squared distance; padding is +inf."""
+        return distances_of(self.scores, self.metric)
+
+
+def hits_of(
+    ids: npt.NDArray[np.uint64],
+    scores: npt.NDArray[np.float32],
+    counts: npt.NDArray[np.int64],
+    metric: str,
+    stats: dict[str, int],
+    was_single: bool,
+) -> Hits:
+    """`Hits` from the two-dimensional arrays of a search; one query's are cut to what was found."""
+    if was_single:
+        count = int(counts[0])
+        return Hits(ids[0, :count], scores[0, :count], metric, count, stats)
+    return Hits(ids, scores, metric, counts, stats)

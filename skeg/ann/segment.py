@@ -1,0 +1,255 @@
+"""Write and check the files of a graph segment (`skeg.ann.format` has their layout)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from skeg.ann.format import ANY, HOT, SEGMENT, VECTORS, Manifest, Shapes, check_shapes, open_file, vector_sections
+from skeg.ann.kernels.connect import check_lists, reach
+from skeg.ann.parallel import spans
+from skeg.ann.quantizers import Quantizer, encode_rows, factors_of, restore_quantizer
+from skeg.ann.vamana import BuiltGraph
+from skeg.container import Section, write_container
+from skeg.errors import CorruptError
+from skeg.files import AnyPath
+
+CHECK_ROWS = 4096
+"""Rows encoded at a time when codes are checked against vectors."""
+
+CODE_TOLERANCE = 0.02
+"""Share of a row's code bytes that may differ from a code made on another kind of CPU."""
+
+
+def _hot_shapes(n: int, dim: int) -> Shapes:
+    return {
+        "ids": ("u8", (n,)),
+        "id_order": ("u4", (n,)),
+        "mean": ("f4", (dim,)),
+        "signs": ("i1", (ANY, dim)),
+        "codebook": ("f4", (ANY, ANY, ANY)),
+        "codes": ("u1", (ANY, ANY)),
+        "factors": ("f4", (n, 2)),
+        "links": ("u4", (ANY,)),
+        "offsets": ("u4", (n + 1,)),
+        "entries": ("u4", (ANY,)),
+        "entry_codes": ("u1", (ANY, ANY)),
+        "entry_factors": ("f4", (ANY, 2)),
+        "entry_vectors": ("f4", (ANY, dim)),
+    }
+
+
+@attrs.frozen(eq=False)
+class SegmentData:
+    """A finished index in memory; codes, factors and ids in source order, the graph in its own.
+
+    vectors : gives the stored vectors (m, dim) float32 of the rows, in source order, that it is asked for.
+    """
+
+    quantizer: Quantizer
+    ids: npt.NDArray[np.uint64]
+    codes: npt.NDArray[np.uint8]
+    factors: npt.NDArray[np.float32]
+    graph: BuiltGraph
+    vectors: Callable[[npt.NDArray[np.uint32]], npt.NDArray[np.float32]]
+
+
+def write_segment(
+    folder: AnyPath, data: SegmentData, rows_a_block: int, report: Callable[[int], None]
+) -> dict[str, int]:
+    """Write vectors.skg and index.skg into a new segment folder of ``folder``; gives the bytes of each.
+
+    report is called with the number of rows whose vectors are written. Raises `StorageError` when the disk is full.
+    """
+    place = Path(folder) / SEGMENT
+    place.mkdir()
+    order = data.graph.order
+    dim = data.quantizer.transform.dim
+    with write_container(place / VECTORS, {"file": "vectors"}, vector_sections(len(order), dim)) as writer:
+        for start, stop in spans(len(order), rows_a_block):
+            writer.append("vectors", data.vectors(order[start:stop]))
+            report(stop)
+    _write_hot(place / HOT, data, rows_a_block)
+    return {name: (place / name).stat().st_size for name in (VECTORS, HOT)}
+
+
+def _write_hot(path: Path, data: SegmentData, rows_a_block: int) -> None:
+    graph, order = data.graph, data.graph.order
+    transform = data.quantizer.transform
+    ids = data.ids[order]
+    old_entries = order[graph.entries]
+    is_f32 = len(data.codes) == 0
+    none = np.zeros((0, transform.dim), np.float32)
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        "ids": ids,
+        "id_order": np.argsort(ids, kind="stable").astype(np.uint32),
+        "mean": transform.mean,
+        "signs": transform.signs,
+        "codebook": data.quantizer.codebook,
+        "factors": data.factors[order],
+        "links": graph.links,
+        "offsets": graph.offsets,
+        "entries": graph.entries,
+        "entry_codes": data.codes[:0] if is_f32 else data.codes[old_entries],
+        "entry_factors": data.factors[old_entries],
+        "entry_vectors": data.vectors(old_entries) if is_f32 else none,
+    }
+    sections = [Section(name, array.dtype, array.shape) for name, array in arrays.items()]
+    meta = {"file": "graph", "kind": data.quantizer.kind, "metric": transform.metric}
+    with write_container(path, meta, [*sections, Section("codes", "u1", data.codes.shape)]) as writer:
+        for name, array in arrays.items():
+            writer.append(name, array)
+        for start, stop in spans(len(data.codes), rows_a_block):
+            writer.append("codes", data.codes[order[start:stop]])
+
+
+class GraphSegment:
+    """The files of a graph index, opened: mapped, shared with every process that opens them, never locked.
+
+    Opening costs the same for every size: headers, sizes and shapes are checked, contents are not (`verify` does that).
+    The attributes are read-only arrays named as in `skeg.ann.format`.
+
+    Raises
+    ------
+    CorruptError
+        Files, sections or manifest do not agree.
+    """
+
+    def __init__(self, folder: AnyPath, manifest: Manifest) -> None:
+        n, dim = manifest.count, manifest.dim
+        with ExitStack() as opened:
+            self.cold = opened.enter_context(open_file(folder, manifest, VECTORS))
+            self.hot = opened.enter_context(open_file(folder, manifest, HOT))
+            check_shapes(self.cold, {"vectors": ("f4", (n, dim))})
+            check_shapes(self.hot, _hot_shapes(n, dim))
+            self.vectors = self.cold.array("vectors")
+            for name in _hot_shapes(n, dim):
+                setattr(self, name, self.hot.array(name))
+            meta = (self.hot.meta.get("kind"), self.hot.meta.get("metric"))
+            if meta != (manifest.kind, manifest.metric):
+                expected = f"{manifest.kind}, {manifest.metric}"
+                raise CorruptError(self.hot.path, "file is of another index", expected=expected, found=f"{meta}")
+            self.quantizer = restore_quantizer(*meta, self.mean, self.signs, self.codebook)
+            self._check_codes(n)
+            opened.pop_all()
+
+    ids: npt.NDArray[np.uint64]
+    id_order: npt.NDArray[np.uint32]
+    mean: npt.NDArray[np.float32]
+    signs: npt.NDArray[np.int8]
+    codebook: npt.NDArray[np.float32]
+    codes: npt.NDArray[np.uint8]
+    factors: npt.NDArray[np.float32]
+    links: npt.NDArray[np.uint32]
+    offsets: npt.NDArray[np.uint32]
+    entries: npt.NDArray[np.uint32]
+    entry_codes: npt.NDArray[np.uint8]
+    entry_factors: npt.NDArray[np.float32]
+    entry_vectors: npt.NDArray[np.float32]
+
+    def _check_codes(self, n: int) -> None:
+        """The small things that a kernel relies on and the shapes alone don't say."""
+        quantizer, n_entries = self.quantizer, len(self.entries)
+        is_f32 = quantizer.kind == "f32"
+        wanted = {
+            "codes": (0 if is_f32 else n, quantizer.row_bytes),
+            "entry_codes": (0 if is_f32 else n_entries, quantizer.row_bytes),
+            "entry_factors": (n_entries, 2),
+            "entry_vectors": (n_entries if is_f32 else 0, quantizer.transform.dim),
+        }
+        for name, shape in wanted.items():
+            if getattr(self, name).shape != shape:
+                found = f"{getattr(self, name).shape}"
+                raise CorruptError(self.hot.path, f"section {name!r} does not fit", expected=f"{shape}", found=found)
+        if n_entries == 0 or int(self.entries.max()) >= n:
+            raise CorruptError(self.hot.path, "entry rows", expected=f"rows below {n}", found="others or none")
+
+    def close(self) -> None:
+        """Drop the maps; arrays handed out keep theirs alive."""
+        self.cold.close()
+        self.hot.close()
+
+    @property
+    def resident_bytes(self) -> dict[str, int]:
+        """Bytes that a search touches all over, so that should stay in memory: codes, graph, ids."""
+        return {
+            "codes": self.codes.nbytes + self.factors.nbytes + self.entry_codes.nbytes + self.entry_factors.nbytes
+            + (self.vectors.nbytes + self.entry_vectors.nbytes if self.quantizer.kind == "f32" else 0),
+            "graph": self.links.nbytes + self.offsets.nbytes + self.entries.nbytes,
+            "ids": self.ids.nbytes,
+        }  # fmt: skip
+
+    def verify(self, max_degree: int) -> list[CorruptError]:
+        """Everything that is wrong with the contents; empty when all is well.
+
+        Checks checksums, that ids are unique and ordered, that neighbor lists name other rows once each and no more than
+        ``max_degree``, that every row can be reached from the medoid, and that codes are those of the vectors.
+
+        Raises
+        ------
+        CorruptError
+            A section does not match its checksum: nothing else is worth looking at.
+        """
+        return self.check_written(max_degree) or self._check_encoding()
+
+    def check_written(self, max_degree: int) -> list[CorruptError]:
+        """`verify` without encoding every vector again."""
+        self.cold.verify()
+        self.hot.verify()
+        return [*self._check_ids(), *self._check_graph(max_degree)]
+
+    def _finding(self, problem: str, expected: str, found: str) -> CorruptError:
+        return CorruptError(self.hot.path, problem, expected=expected, found=found)
+
+    def _check_ids(self) -> list[CorruptError]:
+        ordered = self.id_order.astype(np.int64)
+        if not np.array_equal(np.bincount(ordered, minlength=len(ordered)), np.ones(len(ordered))):
+            return [self._finding("id_order is not a permutation of the rows", "every row once", "another list")]
+        ids = self.ids[ordered]
+        bad = np.flatnonzero(ids[1:] <= ids[:-1])
+        if len(bad):
+            return [self._finding(f"id of row {ordered[bad[0] + 1]}", "unique and in order", f"{ids[bad[0] + 1]}")]
+        return []
+
+    def _check_graph(self, max_degree: int) -> list[CorruptError]:
+        row = int(check_lists(self.links, self.offsets, max_degree, np.zeros(max_degree + 1, np.int64)))
+        if row >= 0:
+            wanted = f"at most {max_degree} different other rows below {len(self.ids)}"
+            return [self._finding(f"neighbor list of row {row}", wanted, "another list")]
+        n = len(self.ids)
+        reached = np.zeros(n, np.uint8)
+        count = int(
+            reach(self.links, self.offsets[:-1], self.offsets[1:], int(self.entries[0]), reached, np.zeros(n, np.uint32))
+        )
+        if count < n:
+            lost = int(np.flatnonzero(reached == 0)[0])
+            return [self._finding(f"row {lost} can't be reached from the medoid", f"{n} reachable rows", f"{count}")]
+        return []
+
+    def _check_encoding(self) -> list[CorruptError]:
+        """Codes must be those that the stored vectors have, but for roundings that differ between kinds of CPU."""
+        for start, stop in spans(len(self.ids), CHECK_ROWS):
+            codes, scales, squares = encode_rows(self.quantizer, self.vectors[start:stop])
+            factors = factors_of(scales, squares, self.quantizer.transform.metric)
+            wrong = ~np.isclose(factors, self.factors[start:stop], rtol=1e-3, atol=1e-6).all(axis=1)
+            if len(codes):
+                wrong |= (codes != self.codes[start:stop]).mean(axis=1) > CODE_TOLERANCE
+            if wrong.any():
+                row = start + int(np.flatnonzero(wrong)[0])
+                return [self._finding(f"code of row {row}", "the code of its vector", "another")]
+        return []
+
+
+def check_segment(folder: AnyPath, manifest: Manifest, max_degree: int) -> None:
+    """Raise the first finding about a segment that was just written (all of `GraphSegment.verify` but the codes)."""
+    segment = GraphSegment(folder, manifest)
+    try:
+        for finding in segment.check_written(max_degree):
+            raise finding
+    finally:
+        segment.close()
