@@ -21,7 +21,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numba
 from numba.core import caching, config
@@ -154,3 +154,16 @@ def kernel(*, fastmath: bool = False, inline: bool = False) -> Callable[[Callabl
         return dispatcher
 
     return decorate
+
+
+def resolve(function: Any, args: tuple[Any, ...]) -> Callable[..., Any]:
+    """The compiled form of a kernel for arguments of the types of ``args``, to be called with such arguments only.
+
+    A kernel called by its name looks up the types of all its arguments each time, which costs a microsecond or two for
+    a score of arrays. Compiles, or loads from the cache, when that has not happened yet.
+    """
+    if JIT_DISABLED:
+        return cast("Callable[..., Any]", function)
+    signature = tuple(numba.typeof(arg) for arg in args)
+    function.compile(signature)
+    return cast("Callable[..., Any]", function.overloads[signature].entry_point)

@@ -29,18 +29,12 @@ class Hits:
         distance. Padding is -inf.
     metric : str
         Metric of the scores.
-    counts : int, or (n,) int64
-        How many hits each query has.
-    stats : dict
-        What the search cost, summed over its queries: ``scored`` rows estimated from codes, ``expanded`` rows whose
-        neighbors were read, ``reranked`` rows scored exactly at most, ``list_size``.
     """
 
     ids: npt.NDArray[np.uint64]
     scores: npt.NDArray[np.float32]
     metric: str
-    counts: Any
-    stats: dict[str, int]
+    _cost: tuple[int, int, int, int] = (0, 0, 0, 0)
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         yield self.ids
@@ -51,21 +45,22 @@ class Hits:
         return len(self.ids)
 
     @property
+    def counts(self) -> Any:
+        """How many hits each query has: an int, or int64 (n,)."""
+        if self.ids.ndim == 1:
+            return len(self.ids)
+        return (self.ids != np.uint64(MISSING_ID)).sum(axis=1, dtype=np.int64)
+
+    @property
     def distances(self) -> npt.NDArray[np.float32]:
         """Lower is nearer: 1 - cosine, 1 - inner product, or the squared distance; padding is +inf."""
         return distances_of(self.scores, self.metric)
 
+    @property
+    def stats(self) -> dict[str, int]:
+        """What the search cost, summed over its queries.
 
-def hits_of(
-    ids: npt.NDArray[np.uint64],
-    scores: npt.NDArray[np.float32],
-    counts: npt.NDArray[np.int64],
-    metric: str,
-    stats: dict[str, int],
-    was_single: bool,
-) -> Hits:
-    """`Hits` from the two-dimensional arrays of a search; one query's are cut to what was found."""
-    if was_single:
-        count = int(counts[0])
-        return Hits(ids[0, :count], scores[0, :count], metric, count, stats)
-    return Hits(ids, scores, metric, counts, stats)
+        ``scored``: rows estimated from codes; ``expanded``: rows whose neighbors were read; ``reranked``: rows scored
+        exactly, at most; ``list_size``: of the walk.
+        """
+        return dict(zip(("scored", "expanded", "reranked", "list_size"), self._cost, strict=True))

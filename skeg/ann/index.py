@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,9 +15,9 @@ import numpy.typing as npt
 from skeg.ann import tuning
 from skeg.ann.exact import scan_vectors
 from skeg.ann.format import Manifest, read_manifest, write_manifest
-from skeg.ann.hits import Hits, hits_of
+from skeg.ann.hits import Hits
 from skeg.ann.kernels.lookup import find_rows
-from skeg.ann.kernels.search import GRAPH_DAMAGED, OK, QUERY_ZERO, search_queries
+from skeg.ann.kernels.search import GRAPH_DAMAGED, OK, QUERY_ZERO, search_many, search_one
 from skeg.ann.metric import metric_number
 from skeg.ann.parallel import shared_workers, spans, thread_count
 from skeg.ann.params import DEFAULT_LIST_SIZE, DEFAULT_RERANK
@@ -26,11 +27,14 @@ from skeg.ann.transform import bad_row
 from skeg.checks import RESERVED_ID, as_ids, as_int, as_queries
 from skeg.errors import ClosedError, CorruptError, FormatError, NotFoundError
 from skeg.files import AnyPath
+from skeg.jit import resolve
 
 QUERIES_A_CALL = 64
 """Queries of a batch that one thread takes at a time."""
 
 LIST_SIZE_MAX = 1 << 20
+
+_Settings = tuple[int, int, int, int]
 
 
 class Index:
@@ -47,10 +51,13 @@ class Index:
         self._metric_number = metric_number(manifest.metric)
         s, q = segment, segment.quantizer
         self._scheme = q.scheme
-        self._graph = (s.links, s.offsets[:-1], s.offsets[1:], s.entries)
-        self._codes = (s.codes, s.factors, s.entry_codes, s.entry_factors, s.entry_vectors)
-        self._transform = tuple(kernel_transform(q))
-        self._base = (s.vectors, s.ids)
+        self._arrays: tuple[Any, ...] = (
+            (s.links, s.offsets[:-1], s.offsets[1:], s.entries),
+            (s.codes, s.factors, s.entry_codes, s.entry_factors, s.entry_vectors),
+            tuple(kernel_transform(q)),
+            (s.vectors, s.ids),
+        )
+        self._call: Callable[..., Any] | None = None
         self._idle: list[_Scratch] = []
         self._list_size = int(manifest.search["list_size"])
         self._rerank = int(manifest.search["rerank"])
@@ -115,72 +122,88 @@ class Index:
         ClosedError
             The index was closed.
         """
-        segment = self._open_segment()
+        if self._segment is None:
+            raise self._closed()
         queries, was_single = as_queries(q, self._manifest.dim, what="query")
-        if type(k) is not int or k < 1:
-            k = as_int("k", k, 1, LIST_SIZE_MAX)
+        k = as_int("k", k, 1, LIST_SIZE_MAX)
         if exact:
-            return self._search_exactly(segment, queries, k, threads, was_single)
-        list_size = self._list_size
+            return self._search_exactly(queries, k, threads, was_single)
+        list_size, depth = self._list_size, self._rerank
         if search_list_size is not None:
             list_size = as_int("search_list_size", search_list_size, 1, LIST_SIZE_MAX)
+        if rerank is not None:
+            depth = as_int("rerank", rerank, 1, LIST_SIZE_MAX)
         list_size = max(list_size, k)
-        depth = self._rerank if rerank is None else as_int("rerank", rerank, 1, LIST_SIZE_MAX)
         depth = min(max(depth, k), list_size)
+        settings = (self._metric_number, self._scheme, list_size, depth)
+        if was_single:
+            return self._search_one(queries[0], k, settings)
+        return self._search_many(queries, k, settings, thread_count(threads))
+
+    def _search_one(self, query: npt.NDArray[np.float32], k: int, settings: _Settings) -> Hits:
+        ids, scores = np.empty(k, np.uint64), np.empty(k, np.float32)
+        scratch = self._borrow(settings[2])
+        args = (query, settings, *self._arrays, scratch.arrays, ids, scores)
+        if self._call is None:
+            self._call = resolve(search_one, args)
+        status, count, scored, expanded = self._call(*args)
+        self._idle.append(scratch)
+        if status != OK:
+            raise self._failure(status, query, 0)
+        if count < k:
+            ids, scores = ids[:count], scores[:count]
+        return Hits(ids, scores, self._manifest.metric, (scored, expanded, settings[3], settings[2]))
+
+    def _search_many(
+        self, queries: npt.NDArray[np.float32], k: int, settings: _Settings, threads: int
+    ) -> Hits:
         n = len(queries)
         out = (np.empty((n, k), np.uint64), np.empty((n, k), np.float32), np.empty(n, np.int64))
-        settings = (self._metric_number, self._scheme, list_size, depth)
-        if n == 1:
-            scored, expanded = self._search_span(queries, (0, 1), settings, out)
-        else:
-            scored, expanded = self._search_batch(queries, settings, out, thread_count(threads))
-        stats = {"scored": scored, "expanded": expanded, "reranked": depth * n, "list_size": list_size}
-        return hits_of(*out, self._manifest.metric, stats, was_single)
+        pieces = spans(n, QUERIES_A_CALL)
+        costs = np.zeros((len(pieces), 2), np.int64)
 
-    def _search_span(
-        self, queries: npt.NDArray[np.float32], span: tuple[int, int], settings: tuple[int, ...], out: tuple[Any, ...]
-    ) -> tuple[int, int]:
-        """Search some of the queries on this thread; gives rows scored and rows expanded."""
+        def work(piece: int, worker: int) -> None:
+            scratch = self._borrow(settings[2])
+            status, at, *costs[piece] = search_many(
+                queries, pieces[piece], settings, *self._arrays, scratch.arrays, out
+            )
+            self._idle.append(scratch)
+            if status != OK:
+                raise self._failure(status, queries[at], at)
+
+        shared_workers(min(threads, max(len(pieces), 1))).run(len(pieces), work)
+        scored, expanded = (int(cost) for cost in costs.sum(axis=0))
+        return Hits(out[0], out[1], self._manifest.metric, (scored, expanded, settings[3] * n, settings[2]))
+
+    def _borrow(self, list_size: int) -> _Scratch:
+        """Work space that no other search uses; give it back by appending it to the idle ones.
+
+        Taking from and appending to a list are atomic, so there is no lock.
+        """
         try:
             scratch = self._idle.pop()
         except IndexError:
             scratch = _Scratch(self._open_segment(), int(self._manifest.build["max_degree"]))
-        arrays = scratch.for_list_size(settings[2])
-        counters = scratch.counters
-        counters[0] = counters[1] = 0
-        status, at = search_queries(
-            queries, span, settings, self._graph, self._codes, self._transform, self._base, arrays, out
-        )
-        cost = int(counters[0]), int(counters[1])
-        self._idle.append(scratch)
-        if status == OK:
-            return cost
+        scratch.grow(list_size)
+        return scratch
+
+    def _failure(self, status: int, query: npt.NDArray[np.float32], row: int) -> Exception:
         if status == GRAPH_DAMAGED:
-            segment = self._open_segment()
-            raise CorruptError(segment.hot.path, "a walk met a neighbor list that can't be; run verify()")
-        raise bad_row(status == QUERY_ZERO, queries[at], at, "query")
-
-    def _search_batch(
-        self, queries: npt.NDArray[np.float32], settings: tuple[int, ...], out: tuple[Any, ...], threads: int
-    ) -> tuple[int, int]:
-        pieces = spans(len(queries), QUERIES_A_CALL)
-        costs = np.zeros((len(pieces), 2), np.int64)
-
-        def work(piece: int, worker: int) -> None:
-            costs[piece] = self._search_span(queries, pieces[piece], settings, out)
-
-        shared_workers(min(threads, max(len(pieces), 1))).run(len(pieces), work)
-        scored, expanded = costs.sum(axis=0)
-        return int(scored), int(expanded)
+            path = self._open_segment().hot.path
+            return CorruptError(path, "a walk met a neighbor list that can't be; verify() tells more")
+        return bad_row(status == QUERY_ZERO, query, row, "query")
 
     def _search_exactly(
-        self, segment: GraphSegment, queries: npt.NDArray[np.float32], k: int, threads: int | None, was_single: bool
+        self, queries: npt.NDArray[np.float32], k: int, threads: int | None, was_single: bool
     ) -> Hits:
+        segment = self._open_segment()
         ids, scores, counts = scan_vectors(
             segment.vectors, segment.ids, queries, k, self._manifest.metric, thread_count(threads)
         )
-        stats = {"scored": 0, "expanded": 0, "reranked": len(queries) * len(self), "list_size": 0}
-        return hits_of(ids, scores, counts, self._manifest.metric, stats, was_single)
+        cost = (0, 0, len(queries) * len(self), 0)
+        if was_single:
+            return Hits(ids[0, : counts[0]], scores[0, : counts[0]], self._manifest.metric, cost)
+        return Hits(ids, scores, self._manifest.metric, cost)
 
     def get(self, ids: Any) -> npt.NDArray[np.float32]:
         """Stored vectors, exactly as they were given as float32: (dim,) for one id, (n, dim) for a sequence.
@@ -312,14 +335,17 @@ class Index:
         """Unmap the files; doing so twice is allowed, anything else afterwards raises `ClosedError`."""
         segment, self._segment = self._segment, None
         if segment is not None:
-            self._graph = self._codes = self._transform = self._base = ()
+            self._arrays = ()
             self._idle.clear()
             segment.close()
 
     def _open_segment(self) -> GraphSegment:
         if self._segment is None:
-            raise ClosedError(f"{self._path}: the index was closed")
+            raise self._closed()
         return self._segment
+
+    def _closed(self) -> ClosedError:
+        return ClosedError(f"{self._path}: the index was closed")
 
     def __enter__(self) -> Self:
         return self
@@ -342,30 +368,24 @@ class Index:
 
 
 class _Scratch:
-    """Work space of one search at a time; the pool grows with the list size asked for."""
+    """Work space of one search at a time, as `search_one` takes it; the pool grows with the list size asked for."""
 
     def __init__(self, segment: GraphSegment, max_degree: int) -> None:
-        n = len(segment.ids)
         room = max(len(segment.entries), max_degree)
-        self.counters = np.zeros(4, np.int64)
-        work, digits, table = query_room(segment.quantizer)
         self._fixed = (
-            np.zeros(n, np.uint8),
+            np.zeros(len(segment.ids), np.uint8),
             np.zeros(1, np.uint8),
             np.zeros(room, np.int64),
             np.zeros(room, np.float32),
             np.zeros(0, np.int64),
-            self.counters,
-            work,
-            digits,
-            table,
+            np.zeros(4, np.int64),
+            *query_room(segment.quantizer),
         )
-        self._size = 0
-        self._arrays: tuple[npt.NDArray[Any], ...] = ()
+        self._list_size = 0
+        self.arrays: tuple[npt.NDArray[Any], ...] = ()
 
-    def for_list_size(self, list_size: int) -> tuple[npt.NDArray[Any], ...]:
-        """The arrays as `search_queries` takes them."""
-        if list_size > self._size:
-            self._size = list_size
-            self._arrays = (np.zeros(list_size + 1, np.int64), *self._fixed)
-        return self._arrays
+    def grow(self, list_size: int) -> None:
+        """Make room for a list size."""
+        if list_size > self._list_size:
+            self._list_size = list_size
+            self.arrays = (np.zeros(list_size + 1, np.int64), *self._fixed)

@@ -13,12 +13,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from skeg.ann.kernels.kmeans import N_CENTROIDS, assign_rows, encode_pq
+from skeg.ann.kernels.kmeans import N_CENTROIDS, SUB_DIM, assign_points, encode_pq
 from skeg.ann.kernels.score import SCHEME_PQ
 from skeg.ann.transform import Float32s, RowTransform
-
-SUB_DIM = 8
-"""Dimensions of a subspace, so that a code takes dim / 8 bytes."""
 
 TRAINING_ROWS = 20_000
 """Rows of the sample that k-means looks at: 78 for each centroid."""
@@ -29,10 +26,10 @@ LLOYD_ROUNDS = 15
 
 @attrs.frozen(eq=False)
 class PqQuantizer:
-    """One byte for each subspace: kind pq.
+    """One byte for each 8 dimensions: kind pq.
 
-    transform : what happens to a vector before it is encoded; codebook (n_subspaces, 256, sub_dim) float32 : the
-    centroids, zero past the vectors' last dimension.
+    transform : what happens to a vector before it is encoded; codebook (n_subspaces, 256, 8) float32 : the centroids,
+    zero past the vectors' last dimension.
     """
 
     transform: RowTransform
@@ -44,16 +41,18 @@ class PqQuantizer:
     @classmethod
     def fit(cls, transform: RowTransform, turned_sample: Float32s, seed: int) -> PqQuantizer:
         """Train the centroids on turned rows (m, dim) float32; the same sample and seed give the same centroids."""
-        dim = transform.dim
-        sub_dim = min(SUB_DIM, dim)
         generator = np.random.default_rng(seed)
         rows = turned_sample
         if len(rows) > TRAINING_ROWS:
             rows = rows[np.sort(generator.choice(len(rows), TRAINING_ROWS, replace=False))]
-        codebook = np.zeros((-(-dim // sub_dim), N_CENTROIDS, sub_dim), np.float32)
-        for m in range(len(codebook)):
-            points = np.ascontiguousarray(rows[:, m * sub_dim : (m + 1) * sub_dim])
-            codebook[m, :, : points.shape[1]] = train_centroids(points, generator)
+        n_subspaces = -(-transform.dim // SUB_DIM)
+        codebook = np.empty((n_subspaces, N_CENTROIDS, SUB_DIM), np.float32)
+        points = np.zeros((len(rows), SUB_DIM), np.float32)
+        for m in range(n_subspaces):
+            subspace = rows[:, m * SUB_DIM : (m + 1) * SUB_DIM]
+            points[:, : subspace.shape[1]] = subspace
+            points[:, subspace.shape[1] :] = 0
+            codebook[m] = train_centroids(points, generator)
         return cls(transform, codebook)
 
     @property
@@ -63,14 +62,16 @@ class PqQuantizer:
 
     @cached_property
     def _columns(self) -> tuple[Float32s, Float32s]:
-        """Centroids as kernels read them: (n_subspaces, sub_dim, 256), and half their squares (n_subspaces, 256)."""
+        """Centroids as kernels read them: (n_subspaces, 8, 256), and half their squares (n_subspaces, 256)."""
         return np.ascontiguousarray(self.codebook.transpose(0, 2, 1)), _half_squares(self.codebook)
 
     def encode(self, turned: Float32s, squares: Float32s) -> tuple[npt.NDArray[np.uint8], Float32s]:
-        """Codes (n, n_subspaces) and unbiased scales; see `skeg.ann.quantizers.Quantizer.encode`."""
+        """Codes (n, n_subspaces) and scales; see `skeg.ann.quantizers.Quantizer.encode`."""
         codes = np.empty((len(turned), self.row_bytes), np.uint8)
         scales = np.empty(len(turned), np.float32)
-        encode_pq(turned, squares, *self._columns, np.empty(N_CENTROIDS, np.float32), codes, scales)
+        columns, half_squares = self._columns
+        work = (np.empty(SUB_DIM, np.float32), np.empty(N_CENTROIDS, np.int32))
+        encode_pq(turned, squares, columns, half_squares, work, codes, scales)
         return codes, scales
 
 
@@ -80,36 +81,32 @@ def _half_squares(centroids: Float32s) -> Float32s:
 
 
 def train_centroids(points: Float32s, generator: np.random.Generator) -> Float32s:
-    """256 centroids (256, sub_dim) of points (m, sub_dim) float32 by Lloyd's k-means.
+    """256 centroids (256, 8) of points (m, 8) float32 by Lloyd's k-means.
 
-    The start is 256 different rows drawn at random. A centroid that loses all its points moves to the point that is
-    farthest from its own centroid. If there are at most 256 different rows, these are the centroids and what is left
-    over repeats the last of them (zero for an empty sample).
+    The start is 256 different points drawn at random. A centroid that loses all its points moves to the point that is
+    farthest from its own. If fewer than 256 points differ, these are the centroids, and what is left over repeats the
+    first of them (zeros for an empty sample).
     """
-    centroids = _different_rows(points, generator)
+    centroids = _different_points(points, generator)
     if len(centroids) < N_CENTROIDS:
-        padded = np.zeros((N_CENTROIDS, points.shape[1]), np.float32)
+        padded = np.zeros((N_CENTROIDS, SUB_DIM), np.float32)
+        padded[:] = centroids[:1] if len(centroids) else 0
         padded[: len(centroids)] = centroids
-        padded[len(centroids) :] = centroids[-1:] if len(centroids) else 0
         return padded
-    work = np.empty(N_CENTROIDS, np.float32)
-    labels = np.empty(len(points), np.int64)
-    costs = np.empty(len(points), np.float32)
-    half_squares = _half_squares(points)
-    previous = labels.copy()
-    for round_number in range(LLOYD_ROUNDS):
-        columns = np.ascontiguousarray(centroids.T)
-        assign_rows(points, columns, _half_squares(centroids), work, labels, costs)
-        if round_number > 0 and np.array_equal(labels, previous):
+    orders = np.empty(N_CENTROIDS, np.int32)
+    labels = np.full(len(points), -1, np.int64)
+    for _ in range(LLOYD_ROUNDS):
+        previous = labels.copy()
+        assign_points(points, np.ascontiguousarray(centroids.T), _half_squares(centroids), orders, labels)
+        if np.array_equal(previous, labels):
             break
-        previous[:] = labels
-        centroids = _means(points, labels, half_squares + costs)
+        centroids = _means(points, centroids, labels)
     return centroids
 
 
-def _different_rows(points: Float32s, generator: np.random.Generator) -> Float32s:
-    """Up to 256 rows that differ from each other, drawn at random."""
-    points = points + np.float32(0)  # -0.0 becomes 0.0
+def _different_points(points: Float32s, generator: np.random.Generator) -> Float32s:
+    """Up to 256 points that differ from each other, drawn at random."""
+    points = points + np.float32(0)  # -0.0 becomes 0.0, so that equal points have equal bytes
     chosen: dict[bytes, int] = {}
     for row in generator.permutation(len(points)):
         chosen.setdefault(points[row].tobytes(), int(row))
@@ -118,11 +115,13 @@ def _different_rows(points: Float32s, generator: np.random.Generator) -> Float32
     return points[list(chosen.values())]
 
 
-def _means(points: Float32s, labels: npt.NDArray[np.int64], errors: Float32s) -> Float32s:
-    """Mean of each centroid's points; centroids without points get those of the largest errors (m,), in that order."""
+def _means(points: Float32s, centroids: Float32s, labels: npt.NDArray[np.int64]) -> Float32s:
+    """Mean of each centroid's points; a centroid without points gets the next of those farthest from theirs."""
     counts = np.bincount(labels, minlength=N_CENTROIDS)
     sums = [np.bincount(labels, weights=column, minlength=N_CENTROIDS) for column in points.T]
     means = (np.stack(sums, axis=1) / np.maximum(counts, 1)[:, None]).astype(np.float32)
     empty = np.flatnonzero(counts == 0)
-    means[empty] = points[np.argsort(-errors, kind="stable")[: len(empty)]]
+    if len(empty):
+        errors = np.square(points - centroids[labels]).sum(axis=1)
+        means[empty] = points[np.argsort(-errors, kind="stable")[: len(empty)]]
     return means

@@ -9,15 +9,9 @@ ceiling of its anonymous part is 1.3 x (8-bit codes + graph) + 300 MB.
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
 from compare import add_data_options, complete_data_options
 from harness.environment import add_options, enter
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from harness.data import DataSet
 
 LIST_SIZES = (10, 20, 40, 80, 160, 320)
 
@@ -34,6 +28,7 @@ def main() -> None:
     # Only inside the benchmark's environment: these need what it holds.
     from harness import goals, report
     from harness.data import prepare
+    from harness.scaling import measure
 
     lines, judged = [], []
     for rows in options.rows or [None]:
@@ -54,38 +49,6 @@ def main() -> None:
     if judged:
         tables.append(goals.goal_table("goals (scale)", judged))
     report.show(tables, options.out / f"scale-{options.base.stem}.md")
-
-
-def measure(data: DataSet, engine: str, parameters: list[int], rounds: int, out: Path) -> tuple[list[str], list]:
-    """One line of the table and the goal of its memory; also writes the JSON lines."""
-    from statistics import median
-
-    from harness import comparison, report
-    from harness.goals import Goal
-    from harness.memory import MIB, PeakSampler
-
-    with comparison.started(data, [engine], out) as (client,):
-        comparison.say(f"building {engine} on {data.n:,} x {data.dim}")
-        with PeakSampler(client.process.pid) as sampler:
-            client.build(2)
-        comparison.measure_rounds([client], [parameters], rounds)
-    result = client.result
-    peak = {"anonymous": sampler.peak.anonymous, "file": sampler.peak.file}
-    report.append_json(
-        out / "scale.jsonl", ({**row, "build_peak": peak} for row in report.json_rows(data, [result], ()))
-    )
-    if result.problem:
-        return [f"{data.n:,}: {result.problem}", *["-"] * (4 + len(parameters))], []
-    line = [f"{data.n:,}", f"{result.build_s:.1f}", f"{peak['anonymous'] / MIB:.0f}", f"{peak['file'] / MIB:.0f}"]
-    line.append(f"{result.resident_to_search / MIB:.0f}")
-    line += [f"{result.recalls[p]:.4f}, {median(result.qps(p, 'single')):,.0f}" for p in parameters]
-    parts = result.built["parts"]
-    if "graph" not in parts:
-        return line, []
-    ceiling = 1.3 * (data.n * data.dim + parts["graph"]) + 300e6
-    return line, [
-        Goal(f"peak anonymous MB of the build, {data.n:,} rows", peak["anonymous"] / 1e6, ceiling / 1e6, at_most=True)
-    ]
 
 
 if __name__ == "__main__":

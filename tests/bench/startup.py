@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -88,13 +89,15 @@ def main() -> None:
 
 def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run some code in a new process; its failure ends the benchmark with its own message."""
-    outcome = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    outcome = subprocess.run(
+        [sys.executable, "-P", "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
     if outcome.returncode != 0:
         raise SystemExit(f"start-up benchmark stopped:\n{outcome.stderr}")
     return outcome
 
 
-def timed(action, *arguments: str) -> float:
+def timed(action: Callable[..., object], *arguments: str) -> float:
     """Seconds that a call takes."""
     start = time.perf_counter()
     action(*arguments)

@@ -11,62 +11,71 @@ from typing import Any
 
 import numpy as np
 
-from skeg.ann.kernels.pool import PAST_EVERY_KEY, distance_of, pack, row_of
+from skeg.ann.kernels.pool import PAST_EVERY_KEY
 from skeg.jit import kernel
 
 N_CENTROIDS = 256
 """Centroids of a subspace: a code is one byte."""
 
+SUB_DIM = 8
+"""Dimensions of a subspace; a constant, so that the loop over them unrolls and the loop around it vectorizes."""
+
+_LARGEST = np.int32(PAST_EVERY_KEY >> 32)
+
 
 @kernel()
-def nearest_key(x: Any, start: Any, stop: Any, columns: Any, half_squares: Any, work: Any) -> Any:
-    """Key (`skeg.ann.kernels.pool`) of the centroid nearest to ``x[start:stop]``: |c|^2 / 2 - <x, c> and its number.
+def nearest_centroid(point: Any, columns: Any, half_squares: Any, orders: Any) -> Any:
+    """Number of the centroid nearest to ``point`` (8,) float32.
 
-    columns (sub_dim, 256) float32: the centroids' coordinates, one row each; half_squares (256,) float32: half their
-    squared norms; work (256,) float32 is overwritten. Twin: ``reference.nearest_centroid``.
+    columns (8, 256) float32: the centroids' coordinates, one row each; half_squares (256,) float32: half their squared
+    norms; orders (256,) int32 is overwritten with |c|^2 / 2 - <x, c>, mapped to integers as in `skeg.ann.kernels.pool`.
+    Twin: ``reference.nearest_centroid``.
     """
-    work[:] = half_squares
-    for j in range(stop - start):
-        value = x[start + j]
-        for c in range(N_CENTROIDS):
-            work[c] -= value * columns[j, c]
-    least = PAST_EVERY_KEY
+    least = _LARGEST
     for c in range(N_CENTROIDS):
-        least = min(least, pack(work[c], c))
-    return least
+        total = half_squares[c]
+        for j in range(SUB_DIM):
+            total -= point[j] * columns[j, c]
+        order = np.float32(total).view(np.int32)
+        order = np.int32(order ^ ((order >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+        orders[c] = order
+        least = min(least, order)
+    nearest = np.int32(N_CENTROIDS)
+    for c in range(N_CENTROIDS):
+        nearest = min(nearest, np.int32(c) if orders[c] == least else np.int32(N_CENTROIDS))
+    return np.int64(nearest)
 
 
 @kernel()
-def assign_rows(points: Any, columns: Any, half_squares: Any, work: Any, labels: Any, costs: Any) -> None:
-    """Nearest centroid of each of ``points`` (n, sub_dim) float32.
+def assign_points(points: Any, columns: Any, half_squares: Any, orders: Any, labels: Any) -> None:
+    """Write the number of the nearest centroid of each of ``points`` (n, 8) float32 to labels (n,) int64.
 
-    labels (n,) int64 receives its number and costs (n,) float32 its |c|^2 / 2 - <x, c>; the others as in `nearest_key`.
-    Cost: 512 operations a coordinate. Twin: ``reference.nearest_centroid``.
+    The other arguments are those of `nearest_centroid`. Cost: 512 operations a coordinate.
     """
     for i in range(points.shape[0]):
-        key = nearest_key(points[i], 0, points.shape[1], columns, half_squares, work)
-        labels[i] = row_of(key)
-        costs[i] = distance_of(key)
+        labels[i] = nearest_centroid(points[i], columns, half_squares, orders)
 
 
 @kernel()
 def encode_pq(turned: Any, squares: Any, columns: Any, half_squares: Any, work: Any, codes: Any, scales: Any) -> None:
-    """Product-quantizer codes of turned rows with the scale that makes inner products with the row itself exact.
+    """Product-quantizer codes of turned rows with the scale that makes the inner product with the row itself exact.
 
-    turned (n, dim) float32; squares (n,) float32, their squared norms; columns (n_subspaces, sub_dim, 256) and
-    half_squares (n_subspaces, 256) float32, the centroids as in `nearest_key`; work (256,) float32 is overwritten;
-    codes (n, n_subspaces) uint8; scales (n,) float32: <turned, q> is estimated by scale * <centroids named by the code,
-    q>. A row whose product with its centroids is not positive gets scale 0. Twin: ``reference.encode_pq``.
+    turned (n, dim) float32; squares (n,) float32, their squared norms; columns (n_subspaces, 8, 256) and half_squares
+    (n_subspaces, 256) float32, the centroids as in `nearest_centroid`; work = (point (8,) float32, orders (256,) int32)
+    is overwritten; codes (n, n_subspaces) uint8; scales (n,) float32: <turned, q> is estimated by scale * <centroids
+    named by the code, q>. A row whose product with its centroids is not positive gets scale 0.
+    Twin: ``reference.encode_pq``.
     """
-    n_subspaces, sub_dim, _ = columns.shape
+    point, orders = work
     dim = turned.shape[1]
     for i in range(turned.shape[0]):
         product = np.float32(0)
-        for m in range(n_subspaces):
-            start = m * sub_dim
-            stop = min(start + sub_dim, dim)
-            nearest = row_of(nearest_key(turned[i], start, stop, columns[m], half_squares[m], work))
+        for m in range(columns.shape[0]):
+            start = m * SUB_DIM
+            for j in range(SUB_DIM):
+                point[j] = turned[i, start + j] if start + j < dim else np.float32(0)
+            nearest = nearest_centroid(point, columns[m], half_squares[m], orders)
             codes[i, m] = np.uint8(nearest)
-            for j in range(start, stop):
-                product += turned[i, j] * columns[m, j - start, nearest]
+            for j in range(SUB_DIM):
+                product += point[j] * columns[m, j, nearest]
         scales[i] = squares[i] / product if product > np.float32(0) else np.float32(0)

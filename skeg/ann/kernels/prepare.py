@@ -45,17 +45,21 @@ def quantize_query(x: Any, digits: Any) -> Any:
 
     Digits past dim stay zero. A zero vector gives step 0. Error: at most step / 2 a coordinate.
     """
-    largest = np.float32(0)
+    # Magnitudes of finite floats order like their bits, and an integer maximum vectorizes where a float one does not.
+    bits = x.view(np.int32)
+    largest_bits = np.int32(0)
     for j in range(x.shape[0]):
-        largest = max(largest, abs(x[j]))
+        largest_bits = np.int32(max(largest_bits, bits[j] & np.int32(0x7FFFFFFF)))
+    largest_int = np.int32(largest_bits)
+    largest = largest_int.view(np.float32)
     inverse = np.float32(0)
-    if largest > np.float32(0):
+    if largest > np.float32(1e-36):  # below, the quotient overflows; such a vector counts as zero
         inverse = np.float32(127) / largest
+    for j in range(x.shape[0]):
+        digits[j] = np.int8(np.rint(x[j] * inverse))
     total = np.int32(0)
     for j in range(x.shape[0]):
-        digit = np.int8(np.rint(x[j] * inverse))
-        digits[j] = digit
-        total = np.int32(total + np.int32(digit))
+        total = np.int32(total + np.int32(digits[j]))
     return largest / np.float32(127), total
 
 

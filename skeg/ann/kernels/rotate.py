@@ -50,10 +50,12 @@ def rotate(x: Any, signs: Any) -> None:
     scale = np.sqrt(np.float32(1) / np.float32(window))
     for r in range(signs.shape[0]):
         start = 0 if r % 2 == 0 else dim - window
+        flips = signs[r]
         for i in range(dim):
-            x[i] *= np.float32(signs[r, i])
-        for i in range(start, start + window):
-            x[i] *= scale
+            x[i] *= np.float32(flips[i])
+        windowed = x[start : start + window]
+        for i in range(window):
+            windowed[i] *= scale
         hadamard(x, start, window)
         if window < dim:
             butterfly(x, 0, dim - half, half, np.sqrt(np.float32(0.5)))

@@ -95,24 +95,28 @@ def score_rows(codes: Any, query: Any, rows: Any, count: Any, estimates: Any) ->
         for i in range(count):
             if i + PREFETCH_AHEAD < count:
                 prefetch_row(codes.codes, rows[i + PREFETCH_AHEAD], n_lines)
+                prefetch_row(codes.factors, rows[i + PREFETCH_AHEAD], 1)
             product = np.float32(dot_packed_4(codes.codes, np.int64(rows[i]), query.digits))
             estimates[i] = _finish(codes, query, rows[i], product)
     elif codes.scheme == 8:
         for i in range(count):
             if i + PREFETCH_AHEAD < count:
                 prefetch_row(codes.codes, rows[i + PREFETCH_AHEAD], n_lines)
+                prefetch_row(codes.factors, rows[i + PREFETCH_AHEAD], 1)
             product = np.float32(dot_packed_8(codes.codes, np.int64(rows[i]), query.digits))
             estimates[i] = _finish(codes, query, rows[i], product)
     elif codes.scheme == 2:
         for i in range(count):
             if i + PREFETCH_AHEAD < count:
                 prefetch_row(codes.codes, rows[i + PREFETCH_AHEAD], n_lines)
+                prefetch_row(codes.factors, rows[i + PREFETCH_AHEAD], 1)
             product = np.float32(dot_packed_2(codes.codes, np.int64(rows[i]), query.digits))
             estimates[i] = _finish(codes, query, rows[i], product)
     elif codes.scheme == 1:
         for i in range(count):
             if i + PREFETCH_AHEAD < count:
                 prefetch_row(codes.codes, rows[i + PREFETCH_AHEAD], n_lines)
+                prefetch_row(codes.factors, rows[i + PREFETCH_AHEAD], 1)
             product = np.float32(dot_packed_1(codes.codes, np.int64(rows[i]), query.digits))
             estimates[i] = _finish(codes, query, rows[i], product)
     else:

@@ -1,4 +1,4 @@
-"""The one entry point of a graph search: prepare, walk and re-rank a block of queries."""
+"""The entry points of a graph search: prepare, walk and re-rank one query or a block of them."""
 
 from __future__ import annotations
 
@@ -20,36 +20,53 @@ QUERY_ZERO = 3
 
 
 @kernel()
-def search_queries(
-    queries: Any, span: Any, settings: Any, graph: Any, codes: Any, transform: Any, base: Any, scratch: Any, out: Any
+def search_one(
+    raw: Any, settings: Any, graph: Any, codes: Any, transform: Any, base: Any, scratch: Any, ids: Any, scores: Any
 ) -> Any:
-    """Search ``queries[span[0]:span[1]]``; gives (status, number of the query it stopped at).
+    """Search for one query; gives (status, hits, rows scored, rows expanded).
 
-    The tuples keep one call cheap: each is unpacked once.
-
-    queries (n, dim) float32, raw; settings = (metric, scheme, list size, re-rank depth); graph = (links, starts, ends,
-    entries); codes = (codes, factors, entry codes, entry factors); transform as in `Transform`; base = (vectors
-    (n, dim) float32, ids (n,) uint64); scratch = the fields of `Scratch`, then (work, digits, table) of
-    `prepare_query`; out = (ids (n_queries, k) uint64, scores (n_queries, k) float32, counts (n_queries,) int64).
+    The tuples keep a call cheap, each is unpacked once. raw (dim,) float32; settings = (metric, scheme, list size, re-rank
+    depth); graph = (links, starts, ends, entries); codes = (codes, factors, entry codes, entry factors, entry vectors);
+    transform as in `Transform`; base = (vectors (n, dim) float32, ids (n,) uint64); scratch = the fields of `Scratch`,
+    then (work, digits, table) of `prepare_query`; ids (k,) uint64 and scores (k,) float32 are written.
     """
     metric, scheme, list_size, depth = settings
+    norm = np.sqrt(square_sum(raw))
+    if not np.isfinite(norm):
+        return QUERY_NOT_FINITE, np.int64(0), np.int64(0), np.int64(0)
+    if metric == COSINE and norm == np.float32(0):
+        return QUERY_ZERO, np.int64(0), np.int64(0), np.int64(0)
     links = Graph(graph[0], graph[1], graph[2], graph[3])
-    vectors, ids = base
-    rows = Codes(scheme, codes[0], codes[1], vectors)
+    rows = Codes(scheme, codes[0], codes[1], base[0])
     entries = Codes(scheme, codes[2], codes[3], codes[4])
     turned = Transform(transform[0], transform[1], transform[2], transform[3])
     space = Scratch(scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5], scratch[6])
-    n_entries = graph[3].shape[0]
+    space.counters[0] = 0
+    space.counters[1] = 0
+    query = prepare_query(raw, metric, scheme, turned, scratch[7], scratch[8], scratch[9])
+    size = walk(links, graph[3].shape[0], rows, entries, query, list_size, space)
+    if size == DAMAGED:
+        return GRAPH_DAMAGED, np.int64(0), np.int64(0), np.int64(0)
+    count = rerank(base[0], base[1], space.pool, min(depth, size), raw, norm, metric, (ids, scores))
+    return OK, count, space.counters[0], space.counters[1]
+
+
+@kernel()
+def search_many(
+    queries: Any, span: Any, settings: Any, graph: Any, codes: Any, transform: Any, base: Any, scratch: Any, out: Any
+) -> Any:
+    """Search for ``queries[span[0]:span[1]]``; gives (status, query it stopped at, rows scored, rows expanded).
+
+    queries (n, dim) float32; out = (ids (n, k) uint64, scores (n, k) float32, counts (n,) int64); else as `search_one`.
+    """
+    scored = np.int64(0)
+    expanded = np.int64(0)
     for i in range(span[0], span[1]):
-        raw = queries[i]
-        norm = np.sqrt(square_sum(raw))
-        if not np.isfinite(norm):
-            return QUERY_NOT_FINITE, i
-        if metric == COSINE and norm == np.float32(0):
-            return QUERY_ZERO, i
-        query = prepare_query(raw, metric, scheme, turned, scratch[7], scratch[8], scratch[9])
-        size = walk(links, n_entries, rows, entries, query, list_size, space)
-        if size == DAMAGED:
-            return GRAPH_DAMAGED, i
-        out[2][i] = rerank(vectors, ids, space.pool, min(depth, size), raw, norm, metric, (out[0][i], out[1][i]))
-    return OK, span[1]
+        status, out[2][i], added, hops = search_one(
+            queries[i], settings, graph, codes, transform, base, scratch, out[0][i], out[1][i]
+        )
+        if status != OK:
+            return status, i, scored, expanded
+        scored += added
+        expanded += hops
+    return OK, span[1], scored, expanded

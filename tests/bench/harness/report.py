@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -198,6 +199,11 @@ def plot(data: DataSet, results: Sequence[Result], path: Path) -> None:
     ticks = [0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005]
     axes.set_xticks(ticks, [f"{1 - tick:g}" for tick in ticks])
     axes.minorticks_off()
+    low, high = (math.log10(y) for y in axes.get_ylim())
+    speeds = [
+        m * 10**e for e in range(math.floor(low), math.ceil(high)) for m in (1, 2, 5) if low < math.log10(m) + e < high
+    ]
+    axes.set_yticks(speeds, [f"{speed:,.0f}" for speed in speeds])
     axes.grid(visible=True, alpha=0.3)
     axes.set_title(_about(data))
     axes.legend()

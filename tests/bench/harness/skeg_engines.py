@@ -61,7 +61,7 @@ class Skeg(Engine):
 
     def parts(self) -> dict[str, int]:
         stats = self.index.stats()
-        return {part: int(stats[f"{part}_bytes"]) for part in ("codes", "graph", "ids")}
+        return {part: int(stats[f"bytes_{part}"]) for part in ("codes", "graph", "ids")}
 
 
 class SkegFlat(Engine):

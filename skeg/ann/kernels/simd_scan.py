@@ -1,0 +1,203 @@
+"""SIMD primitives of exhaustive scans: many rows against many queries at once (`skeg.ann.kernels.scan`, `.matmul`).
+
+As in `skeg.ann.kernels.simd`, the family is chosen once by `skeg.jit.FAMILY`. Sums over sketches are integers and
+bit-identical in all families. A float32 product adds its terms in one order whatever tile it is part of, so that a pair
+of a row and a query has one score, alone or in a batch; the order differs between families.
+
+Nothing here checks bounds: callers guarantee that rows, groups and queries exist and that arrays are C-contiguous.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from skeg.ann.kernels import simd
+from skeg.jit import FAMILY, JIT_DISABLED, kernel
+
+GROUP = 16
+"""Rows that lie interleaved in a group: one to each 32-bit lane of a 64-byte register."""
+
+_I8, _I16, _I32, _I64, _F32 = (ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.IntType(64), ir.FloatType())
+
+
+def _int(value: int) -> Any:
+    return ir.Constant(_I64, value)
+
+
+def _undefined(vector: Any) -> Any:
+    return ir.Constant(vector, ir.Undefined)
+
+
+def _splat(b: Any, value: Any, lanes: int) -> Any:
+    """One value in every lane; LLVM folds a load of it into the instruction that uses it."""
+    vector = simd._vec(value.type, lanes)
+    first = b.insert_element(_undefined(vector), value, _I32(0))
+    return b.shuffle_vector(first, _undefined(vector), ir.Constant(simd._vec(_I32, lanes), [0] * lanes))
+
+
+def _shuffle(b: Any, left: Any, right: Any, lanes: list[int]) -> Any:
+    return b.shuffle_vector(left, right, ir.Constant(simd._vec(_I32, len(lanes)), lanes))
+
+
+# ---- sketches: one bit a dimension ----------------------------------------------------------------------------------
+
+
+def _dot4_avx2(b: Any, acc: Any, unsigned: Any, signed: Any) -> Any:
+    """acc[i] += sum over 4 bytes of unsigned * signed, exact for unsigned bytes up to 128: |2 * 128 * 127| < 2^15."""
+    pairs = simd._call(b, "llvm.x86.avx2.pmadd.ub.sw", simd._vec(_I16, 16), [unsigned, signed])
+    ones = ir.Constant(simd._vec(_I16, 16), [1] * 16)
+    return b.add(acc, simd._call(b, "llvm.x86.avx2.pmadd.wd", acc.type, [pairs, ones]))
+
+
+def _make_sum_group(n_queries: int) -> Any:
+    """``sums[first + q, column + l] = sum_d bit(row l of the group, d) * digits[first + q, d]`` for some queries q.
+
+    Bit s of byte (l, j) of word w is dimension 32 w + 4 s + j. Masking it in place leaves 0 or 2^s, so each of up to 8
+    sums takes slots of its own power of two and is shifted down at the end: that saves most shifts of the codes.
+    """
+    if FAMILY == "portable":
+
+        @kernel()
+        def portable(groups: Any, group: Any, digits: Any, first: Any, sums: Any, column: Any) -> None:
+            for q in range(first, first + n_queries):
+                for lane in range(GROUP):
+                    total = np.int32(0)
+                    for word in range(groups.shape[1] // 64):
+                        for j in range(4):
+                            byte = np.int32(groups[group, word * 64 + lane * 4 + j])
+                            for s in range(8):
+                                bit = (byte >> np.int32(s)) & np.int32(1)
+                                total = np.int32(total + bit * np.int32(digits[q, word * 32 + 4 * s + j]))
+                    sums[q, column + lane] = total
+
+        return portable
+
+    width = 64 if FAMILY == "avx512" else 32
+    step = simd._dpbusd512 if FAMILY == "avx512" else _dot4_avx2
+    ints, bytes_ = simd._vec(_I32, width // 4), simd._vec(_I8, width)
+    powers = {1: 8, 4: 4, 12: 2}[n_queries] if FAMILY == "avx512" else {1: 8, 4: 2}[n_queries]
+
+    @intrinsic
+    def sum_group(typingctx: Any, groups: Any, group: Any, digits: Any, first: Any, sums: Any, column: Any) -> Any:
+        def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
+            code, length = simd._row_address(context, b, sig.args[0], args[0], args[1])
+            rows = [b.add(args[3], _int(q)) for q in range(n_queries)]
+            queries = [simd._row_address(context, b, sig.args[2], args[2], row)[0] for row in rows]
+            for part in range(0, 64, width):
+                zero = ir.Constant(ints, [0] * ints.count)
+                accs = [[cgutils.alloca_once_value(b, zero) for _ in range(powers)] for _ in rows]
+                with cgutils.for_range(b, b.lshr(length, _int(6))) as loop:
+                    at = b.add(code, b.add(b.shl(loop.index, _int(6)), _int(part)))
+                    packed = simd._load(b, at, bytes_)
+                    for s in range(8):
+                        low = s % powers
+                        bits = b.lshr(packed, simd._splat(_I8, width, s - low)) if s >= powers else packed
+                        bits = b.and_(bits, simd._splat(_I8, width, 1 << low))
+                        offset = b.add(b.shl(loop.index, _int(5)), _int(4 * s))
+                        for q, query in enumerate(queries):
+                            four = simd._load(b, b.add(query, offset), _I32)
+                            digit = b.bitcast(_splat(b, four, ints.count), bytes_)
+                            b.store(step(b, b.load(accs[q][low]), bits, digit), accs[q][low])
+                for q, row in enumerate(rows):
+                    total = b.load(accs[q][0])
+                    for low in range(1, powers):
+                        shift = ir.Constant(ints, [low] * ints.count)
+                        total = b.add(total, b.ashr(b.load(accs[q][low]), shift))
+                    start, _ = simd._row_address(context, b, sig.args[4], args[4], row)
+                    at = b.add(start, b.shl(b.add(args[5], _int(part // 4)), _int(2)))
+                    b.store(total, b.inttoptr(at, ints.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(groups, types.int64, digits, types.int64, sums, types.int64), codegen
+
+    return sum_group
+
+
+MANY, SOME = (12, 4) if FAMILY == "avx512" else (4, 4)
+"""Queries that share a load of sketches: as many as leave registers for the codes, and for what is left over."""
+
+sum_group_many = _make_sum_group(MANY)
+sum_group_some = _make_sum_group(SOME) if SOME != MANY else sum_group_many
+sum_group_one = _make_sum_group(1)
+
+
+def _lanes_mask(b: Any, flags: Any) -> Any:
+    """16 flags as the low bits of an int64."""
+    return b.zext(b.bitcast(flags, ir.IntType(GROUP)), _I64)
+
+
+def _make_group_passes() -> Any:
+    """Bits l where ``factors[group, 0, l] * step * (sums[q, column + l] - bias) + factors[group, 1, l] * weight >= least``.
+
+    sums int32; factors float32 (n_groups, 2, 16); the rest float32.
+    """
+    if JIT_DISABLED:
+
+        def plain(
+            factors: Any, group: Any, sums: Any, q: Any, column: Any, step: Any, bias: Any, weight: Any, least: Any
+        ) -> Any:
+            mask = 0
+            for lane in range(GROUP):
+                product = np.float32(sums[q, column + lane]) - bias
+                score = factors[group, 0, lane] * step * product + factors[group, 1, lane] * weight
+                mask |= int(score >= least) << lane
+            return mask
+
+        return plain
+
+    @intrinsic
+    def group_passes(
+        typingctx: Any, factors: Any, group: Any, sums: Any, q: Any, column: Any, step: Any, bias: Any, weight: Any, least: Any
+    ) -> Any:
+        def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
+            floats = simd._vec(_F32, GROUP)
+            scale_at = simd._address(context, b, sig.args[0], args[0], b.mul(args[1], _int(2 * GROUP * 4)))
+            row, _ = simd._row_address(context, b, sig.args[2], args[2], args[3])
+            sums16 = simd._load(b, b.add(row, b.shl(args[4], _int(2))), simd._vec(_I32, GROUP))
+            step16, bias16, weight16, least16 = (_splat(b, args[i], GROUP) for i in range(5, 9))
+            scale = b.fmul(simd._load(b, scale_at, floats), step16)
+            offset = b.fmul(simd._load(b, b.add(scale_at, _int(GROUP * 4)), floats), weight16)
+            score = b.fadd(b.fmul(scale, b.fsub(b.sitofp(sums16, floats), bias16)), offset)
+            return _lanes_mask(b, b.fcmp_ordered(">=", score, least16))
+
+        number = types.float32
+        signature = types.int64(
+            factors, types.int64, sums, types.int64, types.int64, number, number, number, number
+        )
+        return signature, codegen
+
+    return group_passes
+
+
+group_passes = _make_group_passes()
+
+
+# ---- float32 -----------------------------------------------------------------------------------------------------
+
+
+LANES = {"avx512": 16, "avx2": 8, "portable": 4}[FAMILY]
+"""Partial sums of one float32 product: the lanes of a register."""
+
+TILE_QUERIES = 3 if FAMILY == "avx2" else 6
+TILE_ROWS = 4
+"""A tile of products: as many sums as leave registers for the rows and queries."""
+
+
+def _fold_rows(b: Any, accs: list[Any]) -> Any:
+    """Sums of the lanes of 4 registers, as 4 floats; each is added up in the same order."""
+    lanes = accs[0].type.count
+    while lanes > 4:  # halve the lanes of each sum: two registers to one, or one (both halves the same) to itself
+        half, quarter = lanes, lanes // 2
+        del half
+        folded = []
+        for left, right in zip(accs[::2], accs[1::2], strict=True) if len(accs) > 1 else [(accs[0], accs[0])]:
+            raise AssertionError((left, right, quarter))
+        accs = folded
+        lanes //= 2
+    return accs[0]

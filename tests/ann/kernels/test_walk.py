@@ -1,0 +1,125 @@
+"""The best-first walk beside a walk over Python lists."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from skeg.ann.kernels.score import Codes, Query
+from skeg.ann.kernels.walk import DAMAGED, walk
+from tests import reference
+
+pytestmark = pytest.mark.kernels
+
+
+def scene(rng, n, *, ties=False):
+    """Codes of n rows, a query, and every row's estimate."""
+    codes = rng.integers(0, 256, (n, 64)).astype(np.uint8)
+    factors = np.stack([np.full(n, 0.01), rng.standard_normal(n)], axis=1).astype(np.float32)
+    if ties:
+        codes[:] = codes[0]
+        factors[:, 1] = rng.integers(0, 3, n)
+    query = Query(
+        rng.integers(-127, 128, 128).astype(np.int8), np.zeros(1, np.float32), np.float32(0.01), np.float32(5), np.float32(1)
+    )
+    packed = Codes(4, codes, factors, np.zeros((1, 1), np.float32))
+    return packed, query, reference.score_rows(packed, query, range(n))
+
+
+def walked(graph, codes, query, list_size, scratch=None):
+    """(result, pool keys without flags, expanded rows, counters) of the kernel."""
+    n = len(graph.starts)
+    scratch = scratch or reference.scratch_for(n, list_size, max(n, len(graph.entries)))
+    scratch.counters[:] = 0
+    entry_codes = Codes(codes.scheme, codes.codes[graph.entries], codes.factors[graph.entries], codes.vectors)
+    size = walk(graph, len(graph.entries), codes, entry_codes, query, list_size, scratch)
+    pool = scratch.pool[: max(size, 0)]
+    assert size == DAMAGED or (pool & 1).all(), "every row of the pool was expanded"
+    return size, (pool & ~1).tolist(), scratch.expanded[: scratch.counters[2]].tolist(), scratch.counters.tolist()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 17, 48])
+@pytest.mark.parametrize("list_size", [1, 2, 5, 60])
+@pytest.mark.parametrize("ties", [False, True])
+def test_walk_finds_expands_and_counts_what_its_twin_does(rng, n, list_size, ties):
+    for _ in range(3):
+        codes, query, estimates = scene(rng, n, ties=ties)
+        lists = reference.random_lists(rng, n, 6)
+        entries = rng.permutation(n)[: rng.integers(1, n + 1)].tolist()
+        size, pool, expanded, counters = walked(reference.graph_of(lists, entries), codes, query, list_size)
+        expected_pool, expected_rows, scored = reference.walk(lists, entries, estimates, list_size)
+        assert expected_pool == pool
+        assert len(expected_pool) == size
+        assert expected_rows == expanded
+        assert [scored, len(expected_rows)] == counters[:2]
+
+
+def test_a_list_as_long_as_the_graph_finds_all_that_can_be_reached_in_order(rng):
+    codes, query, estimates = scene(rng, 30)
+    lists = [[(row + 1) % 30] for row in range(30)]
+    _, pool, _, _ = walked(reference.graph_of(lists, [3]), codes, query, 30)
+    assert reference.keys_of(-estimates, range(30)).tolist() == pool
+
+
+def test_scratch_can_be_used_again_and_again(rng):
+    """Tags wrap around after 255 walks and must not remember rows of an earlier one."""
+    codes, query, _ = scene(rng, 4)
+    graph = reference.graph_of([[1, 2], [2, 3], [3, 0], [0]], [0])
+    scratch = reference.scratch_for(4, 4, 4)
+    answers = [walked(graph, codes, query, 4, scratch) for _ in range(600)]
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_more_expanded_rows_than_the_caller_has_room_for(rng):
+    codes, query, _ = scene(rng, 20)
+    graph = reference.graph_of([[(row + 1) % 20] for row in range(20)], [0])
+    _, _, expanded, counters = walked(graph, codes, query, 20, reference.scratch_for(20, 20, 20, n_expanded=3))
+    assert 3 == len(expanded)
+    assert 20 == counters[1]
+
+
+def damaged(change):
+    graph = reference.graph_of([[1, 2], [2, 3], [3, 0], [0, 1]], [0])
+    change(graph)
+    return graph
+
+
+def set_at(field, place, value):
+    def change(graph):
+        getattr(graph, field)[place] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        set_at("links", 0, 4),
+        set_at("links", 1, 2**32 - 1),
+        set_at("links", 7, 2**31),
+        set_at("ends", 0, 2**32 - 1),
+        set_at("ends", 3, 9),
+        set_at("starts", 0, 3),
+        set_at("starts", 3, 2**32 - 1),
+    ],
+)
+def test_a_damaged_graph_is_reported(rng, change):
+    codes, query, _ = scene(rng, 4)
+    assert DAMAGED == walked(damaged(change), codes, query, 4)[0]
+
+
+def test_a_list_longer_than_the_work_space_is_damage(rng):
+    codes, query, _ = scene(rng, 4)
+    graph = reference.graph_of([[1, 2, 3], [], [], []], [0])
+    assert 4 == walked(graph, codes, query, 4, reference.scratch_for(4, 4, 3))[0]
+    assert DAMAGED == walked(graph, codes, query, 4, reference.scratch_for(4, 4, 2))[0]
+
+
+def test_random_damage_ends_in_an_answer_or_a_report(rng):
+    codes, query, _ = scene(rng, 16)
+    for _ in range(60):
+        graph = reference.graph_of(reference.random_lists(rng, 16, 5), [int(rng.integers(16))])
+        for field in (graph.links, graph.starts, graph.ends):
+            field[rng.integers(len(field))] = rng.choice([0, 15, 16, 100, 2**31, 2**32 - 1])
+        size = walked(graph, codes, query, 8)[0]
+        assert size == DAMAGED or 1 <= size <= 8
