@@ -371,12 +371,10 @@ class _Scratch:
     """Work space of one search at a time, as `search_one` takes it; the pool grows with the list size asked for."""
 
     def __init__(self, segment: GraphSegment, max_degree: int) -> None:
-        room = max(len(segment.entries), max_degree)
         self._fixed = (
             np.zeros(len(segment.ids), np.uint8),
             np.zeros(1, np.uint8),
-            np.zeros(room, np.int64),
-            np.zeros(room, np.float32),
+            np.zeros(max_degree, np.int64),
             np.zeros(0, np.int64),
             np.zeros(4, np.int64),
             *query_room(segment.quantizer),

@@ -100,16 +100,14 @@ def batch_spans(n: int) -> list[tuple[int, int]]:
 class _Worker:
     """One thread's scratch for construction."""
 
-    def __init__(self, build: BuildRows, params: GraphParams, slots: int, n_entries: int) -> None:
+    def __init__(self, build: BuildRows, params: GraphParams, slots: int) -> None:
         n_expanded = 2 * params.build_list_size + 64
         padded = max(build.rows.codes.shape[1], build.steering.codes.shape[1] * 8 // build.steering.scheme)
-        room = max(slots, n_entries)
         self.scratch = walk.Scratch(
             pool=np.zeros(params.build_list_size + 1, np.int64),
             tags=np.zeros(build.n, np.uint8),
             epoch=np.zeros(1, np.uint8),
-            todo=np.zeros(room, np.int64),
-            estimates=np.zeros(room, np.float32),
+            todo=np.zeros(slots, np.int64),
             expanded=np.zeros(n_expanded, np.int64),
             counters=np.zeros(4, np.int64),
         )
@@ -167,7 +165,7 @@ class GraphBuilder:
             steering.scheme, steering.codes[self._entries], steering.factors[self._entries], steering.vectors
         )
         self._threads = [
-            _Worker(build, params, self._slots, len(self._entries)) for _ in range(workers.threads)
+            _Worker(build, params, self._slots) for _ in range(workers.threads)
         ]
         self._settings = (build.metric, params.build_list_size, np.float32(params.alpha), params.max_degree)
 

@@ -84,14 +84,11 @@ def prepare_query(raw: Any, metric: Any, scheme: Any, transform: Any, work: Any,
     the `Query` refers to them. Twin: ``reference.prepare_query``.
     """
     weight = np.float32(1) if metric == L2 else np.float32(0)
+    centered = metric == L2 and scheme != SCHEME_F32
+    for j in range(raw.shape[0]):
+        work[j] = raw[j] - transform.mean[j] if centered else raw[j]
     if scheme == SCHEME_F32:
-        work[:] = raw
         return Query(digits, work, np.float32(1), np.float32(0), weight)
-    if metric == L2:
-        for j in range(raw.shape[0]):
-            work[j] = raw[j] - transform.mean[j]
-    else:
-        work[:] = raw
     rotate(work, transform.signs)
     if scheme == SCHEME_PQ:
         _fill_lookup_table(work, transform.codebook, table)

@@ -28,8 +28,8 @@ PREFETCH_AHEAD = 4
 class Codes(NamedTuple):
     """What a walk scores, by row.
 
-    codes (n, row_bytes) uint8; factors (n, 2) float32: scale and offset; vectors (n, dim) float32: the stored
-    vectors, read by the f32 scheme only.
+    codes (n, row_bytes) uint8; factors (n, 1 or 2) float32: scale and, where a metric has one, offset; vectors (n, dim)
+    float32: the stored vectors, read by the f32 scheme only.
     """
 
     scheme: Any
@@ -67,58 +67,59 @@ def lookup_sum(codes: Any, row: Any, table: Any) -> Any:
 
 
 @kernel(inline=True)
-def _finish(codes: Any, query: Any, row: Any, product: Any) -> Any:
-    scale = codes.factors[row, 0] * query.step
-    return scale * (product - query.bias) + codes.factors[row, 1] * query.weight
+def lines_of(scheme: Any, codes: Any, vectors: Any) -> Any:
+    """Cache lines to ask for ahead of scoring a row; the hardware fetches the rest of a long row by itself."""
+    if scheme == SCHEME_F32:
+        return min((vectors.shape[1] + 15) >> 4, 8)
+    return (codes.shape[1] + 63) >> 6
+
+
+@kernel(inline=True)
+def ask_for(scheme: Any, codes: Any, factors: Any, vectors: Any, row: Any, n_lines: Any) -> None:
+    """Prefetch what scoring a row will read."""
+    prefetch_row(factors, row, 1)
+    if scheme == SCHEME_F32:
+        prefetch_row(vectors, row, n_lines)
+    else:
+        prefetch_row(codes, row, n_lines)
+
+
+@kernel(inline=True)
+def product_of(scheme: Any, codes: Any, vectors: Any, digits: Any, table: Any, row: Any) -> Any:
+    """``product`` of one row, float32. The scheme never changes in a loop, so its branch costs nothing.
+
+    Takes arrays and no tuples: in a loop over rows Numba would count references for every member it takes out of one.
+    """
+    if scheme == 4:
+        return np.float32(dot_packed_4(codes, row, digits))
+    if scheme == 8:
+        return np.float32(dot_packed_8(codes, row, digits))
+    if scheme == 2:
+        return np.float32(dot_packed_2(codes, row, digits))
+    if scheme == 1:
+        return np.float32(dot_packed_1(codes, row, digits))
+    if scheme == SCHEME_F32:
+        return dot_f32(vectors, row, table)
+    return lookup_sum(codes, row, table)
+
+
+@kernel(inline=True)
+def estimate_of(product: Any, factors: Any, row: Any, step: Any, bias: Any, weight: Any) -> Any:
+    """Estimated score of a row from its product; higher is nearer."""
+    estimate = factors[row, 0] * step * (product - bias)
+    if factors.shape[1] == 2:
+        estimate += factors[row, 1] * weight
+    return estimate
 
 
 @kernel()
 def score_rows(codes: Any, query: Any, rows: Any, count: Any, estimates: Any) -> None:
-    """Write the estimated scores of ``rows[:count]`` to ``estimates[:count]`` (float32, higher is nearer).
+    """Write the estimated scores of ``rows[:count]`` to ``estimates[:count]`` (float32).
 
-    The rows' codes are prefetched `PREFETCH_AHEAD` rows ahead. The scheme is looked at once a call, not once a row.
     Twin: ``reference.score_rows``.
     """
-    n_lines = (codes.codes.shape[1] + 63) >> 6
-    if codes.scheme == SCHEME_F32:
-        n_lines = min((codes.vectors.shape[1] + 15) >> 4, 8)
-        for i in range(min(count, PREFETCH_AHEAD)):
-            prefetch_row(codes.vectors, rows[i], n_lines)
-        for i in range(count):
-            if i + PREFETCH_AHEAD < count:
-                prefetch_row(codes.vectors, rows[i + PREFETCH_AHEAD], n_lines)
-            estimates[i] = _finish(codes, query, rows[i], dot_f32(codes.vectors, rows[i], query.table))
-        return
-    for i in range(min(count, PREFETCH_AHEAD)):
-        prefetch_row(codes.codes, rows[i], n_lines)
-    if codes.scheme == 4:
-        for i in range(count):
-            if i + PREFETCH_AHEAD < count:
-                prefetch_row(codes.codes, rows[i + PREFETCH_AHEAD], n_lines)
-                prefetch_row(codes.factors, rows[i + PREFETCH_AHEAD], 1)
-            product = np.float32(dot_packed_4(codes.codes, np.int64(rows[i]), query.digits))
-            estimates[i] = _finish(codes, query, rows[i], product)
-    elif codes.scheme == 8:
-        for i in range(count):
-            if i + PREFETCH_AHEAD < count:
-                prefetch_row(codes.codes, rows[i + PREFETCH_AHEAD], n_lines)
-                prefetch_row(codes.factors, rows[i + PREFETCH_AHEAD], 1)
-            product = np.float32(dot_packed_8(codes.codes, np.int64(rows[i]), query.digits))
-            estimates[i] = _finish(codes, query, rows[i], product)
-    elif codes.scheme == 2:
-        for i in range(count):
-            if i + PREFETCH_AHEAD < count:
-                prefetch_row(codes.codes, rows[i + PREFETCH_AHEAD], n_lines)
-                prefetch_row(codes.factors, rows[i + PREFETCH_AHEAD], 1)
-            product = np.float32(dot_packed_2(codes.codes, np.int64(rows[i]), query.digits))
-            estimates[i] = _finish(codes, query, rows[i], product)
-    elif codes.scheme == 1:
-        for i in range(count):
-            if i + PREFETCH_AHEAD < count:
-                prefetch_row(codes.codes, rows[i + PREFETCH_AHEAD], n_lines)
-                prefetch_row(codes.factors, rows[i + PREFETCH_AHEAD], 1)
-            product = np.float32(dot_packed_1(codes.codes, np.int64(rows[i]), query.digits))
-            estimates[i] = _finish(codes, query, rows[i], product)
-    else:
-        for i in range(count):
-            estimates[i] = _finish(codes, query, rows[i], lookup_sum(codes.codes, rows[i], query.table))
+    scheme, packed, factors, vectors = codes
+    digits, table, step, bias, weight = query
+    for i in range(count):
+        product = product_of(scheme, packed, vectors, digits, table, np.int64(rows[i]))
+        estimates[i] = estimate_of(product, factors, rows[i], step, bias, weight)

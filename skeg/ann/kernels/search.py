@@ -40,10 +40,10 @@ def search_one(
     rows = Codes(scheme, codes[0], codes[1], base[0])
     entries = Codes(scheme, codes[2], codes[3], codes[4])
     turned = Transform(transform[0], transform[1], transform[2], transform[3])
-    space = Scratch(scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5], scratch[6])
+    space = Scratch(scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5])
     space.counters[0] = 0
     space.counters[1] = 0
-    query = prepare_query(raw, metric, scheme, turned, scratch[7], scratch[8], scratch[9])
+    query = prepare_query(raw, metric, scheme, turned, scratch[6], scratch[7], scratch[8])
     size = walk(links, graph[3].shape[0], rows, entries, query, list_size, space)
     if size == DAMAGED:
         return GRAPH_DAMAGED, np.int64(0), np.int64(0), np.int64(0)

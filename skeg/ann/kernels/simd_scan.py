@@ -189,15 +189,126 @@ TILE_ROWS = 4
 """A tile of products: as many sums as leave registers for the rows and queries."""
 
 
-def _fold_rows(b: Any, accs: list[Any]) -> Any:
-    """Sums of the lanes of 4 registers, as 4 floats; each is added up in the same order."""
-    lanes = accs[0].type.count
-    while lanes > 4:  # halve the lanes of each sum: two registers to one, or one (both halves the same) to itself
-        half, quarter = lanes, lanes // 2
-        del half
-        folded = []
-        for left, right in zip(accs[::2], accs[1::2], strict=True) if len(accs) > 1 else [(accs[0], accs[0])]:
-            raise AssertionError((left, right, quarter))
-        accs = folded
-        lanes //= 2
-    return accs[0]
+def _fold(b: Any, sums: list[Any]) -> list[Any]:
+    """Add up the lanes of 1 or 4 registers; gives scalars.
+
+    Lane i always meets lane i + half, whether two registers are folded into one or one into itself, so that each sum
+    is added up in the same order.
+    """
+    rows, lanes, length = len(sums), sums[0].type.count, sums[0].type.count
+    while length > 1:
+        half = length // 2
+        if len(sums) == 1:
+            turned = _shuffle(b, sums[0], _undefined(sums[0].type), [i ^ half for i in range(lanes)])
+            sums = [b.fadd(sums[0], turned)]
+        else:
+            starts = [start for start in range(0, 2 * lanes, lanes // (rows // len(sums)))]
+            low = [start + i for start in starts for i in range(half)]
+            pairs = zip(sums[::2], sums[1::2], strict=True)
+            sums = [b.fadd(_shuffle(b, x, y, low), _shuffle(b, x, y, [i + half for i in low])) for x, y in pairs]
+        length = half
+    return [b.extract_element(sums[0], _I32(row * lanes // rows)) for row in range(rows)]
+
+
+def _load_part(b: Any, address: Any, count: Any) -> Any:
+    """The first ``count`` lanes of a register of float32, and zeros; never reads past them."""
+    vector = simd._vec(_F32, LANES)
+    number = simd._vec(_I32, LANES)
+    mask = b.icmp_unsigned("<", ir.Constant(number, list(range(LANES))), _splat(b, b.trunc(count, _I32), LANES))
+    pointer = b.inttoptr(address, vector.as_pointer())
+    name = f"llvm.masked.load.v{LANES}f32.p0"
+    return simd._call(b, name, vector, [pointer, _I32(1), mask, ir.Constant(vector, [0.0] * LANES)])
+
+
+def _make_tile(n_queries: int, n_rows: int, *, squares: bool) -> Any:
+    """``products[q, column + r]`` = inner product of ``queries[first + q]`` and ``vectors[row + r]``, float32.
+
+    With ``squares`` it is minus the squared distance. The loop keeps ``n_queries * n_rows`` registers of partial sums.
+    """
+    if JIT_DISABLED:
+
+        def plain(queries: Any, first: Any, vectors: Any, row: Any, products: Any, column: Any) -> None:
+            for q in range(n_queries):
+                for r in range(n_rows):
+                    x, y = vectors[row + r], queries[first + q]
+                    products[q, column + r] = -np.square(x - y).sum() if squares else (x * y).sum()
+
+        return plain
+
+    vector = simd._vec(_F32, LANES)
+    fused = f"llvm.fmuladd.v{LANES}f32"
+
+    @intrinsic
+    def tile(typingctx: Any, queries: Any, first: Any, vectors: Any, row: Any, products: Any, column: Any) -> Any:
+        def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
+            def starts(i: int, count: int) -> list[Any]:
+                row_numbers = [b.add(args[i + 1], _int(j)) for j in range(count)]
+                return [simd._row_address(context, b, sig.args[i], args[i], number)[0] for number in row_numbers]
+
+            query_starts, row_starts = starts(0, n_queries), starts(2, n_rows)
+            dim = b.extract_value(context.make_array(sig.args[0])(context, b, args[0]).shape, 1)
+            zero = ir.Constant(vector, [0.0] * LANES)
+            sums = [[cgutils.alloca_once_value(b, zero) for _ in row_starts] for _ in query_starts]
+
+            def add(offset: Any, load: Any) -> None:
+                x = [load(b.add(start, offset)) for start in row_starts]
+                for q, start in enumerate(query_starts):
+                    y = load(b.add(start, offset))
+                    for r in range(n_rows):
+                        pair = [b.fsub(x[r], y)] * 2 if squares else [x[r], y]
+                        b.store(simd._call(b, fused, vector, [*pair, b.load(sums[q][r])]), sums[q][r])
+
+            whole = b.udiv(dim, _int(LANES))
+            with cgutils.for_range(b, whole) as loop:
+                add(b.mul(loop.index, _int(4 * LANES)), lambda at: simd._load(b, at, vector))
+            rest = b.sub(dim, b.mul(whole, _int(LANES)))
+            with b.if_then(b.icmp_unsigned("!=", rest, _int(0))):
+                add(b.mul(whole, _int(4 * LANES)), lambda at: _load_part(b, at, rest))
+            for q in range(n_queries):
+                start, _ = simd._row_address(context, b, sig.args[4], args[4], _int(q))
+                for r, total in enumerate(_fold(b, [b.load(acc) for acc in sums[q]])):
+                    at = b.add(start, b.shl(b.add(args[5], _int(r)), _int(2)))
+                    b.store(b.fneg(total) if squares else total, b.inttoptr(at, _F32.as_pointer()), align=4)
+            return context.get_dummy_value()
+
+        return types.void(queries, types.int64, vectors, types.int64, products, types.int64), codegen
+
+    return tile
+
+
+dots_tile = _make_tile(TILE_QUERIES, TILE_ROWS, squares=False)
+dots_strip = _make_tile(1, TILE_ROWS, squares=False)
+dots_pair = _make_tile(1, 1, squares=False)
+distances_tile = _make_tile(TILE_QUERIES, TILE_ROWS, squares=True)
+distances_strip = _make_tile(1, TILE_ROWS, squares=True)
+distances_pair = _make_tile(1, 1, squares=True)
+
+
+def _make_products_pass() -> Any:
+    """Bits l where ``products[q, column + l] >= least * norms[column + l]``, for 16 columns; all float32."""
+    if JIT_DISABLED:
+
+        def plain(products: Any, q: Any, column: Any, norms: Any, least: Any) -> Any:
+            mask = 0
+            for lane in range(GROUP):
+                mask |= int(products[q, column + lane] >= least * norms[column + lane]) << lane
+            return mask
+
+        return plain
+
+    @intrinsic
+    def products_pass(typingctx: Any, products: Any, q: Any, column: Any, norms: Any, least: Any) -> Any:
+        def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
+            floats = simd._vec(_F32, GROUP)
+            offset = b.shl(args[2], _int(2))
+            row, _ = simd._row_address(context, b, sig.args[0], args[0], args[1])
+            found = simd._load(b, b.add(row, offset), floats)
+            scale = simd._load(b, simd._address(context, b, sig.args[3], args[3], offset), floats)
+            return _lanes_mask(b, b.fcmp_ordered(">=", found, b.fmul(scale, _splat(b, args[4], GROUP))))
+
+        return types.int64(products, types.int64, types.int64, norms, types.float32), codegen
+
+    return products_pass
+
+
+products_pass = _make_products_pass()

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skeg.ann.kernels.pool import PAST_EVERY_KEY, insert, pack, row_of
-from skeg.ann.kernels.score import score_rows
+from skeg.ann.kernels.score import PREFETCH_AHEAD, ask_for, estimate_of, lines_of, product_of
 from skeg.ann.kernels.simd import prefetch_row
 from skeg.jit import kernel
 
@@ -32,7 +32,7 @@ class Scratch(NamedTuple):
     """One thread's work space, never shared.
 
     pool int64, at least the list size + 1; tags uint8 (n,) with epoch uint8 (1,): rows seen by the walk under way;
-    todo int64 and estimates float32, at least the longest neighbor list and the entry table; expanded int64: rows in
+    todo int64, at least the longest neighbor list; expanded int64: rows in
     the order of their expansion, as many as fit; counters int64 (4,): scored rows, expanded rows, and room to return
     how many rows ``expanded`` holds.
     """
@@ -41,7 +41,6 @@ class Scratch(NamedTuple):
     tags: Any
     epoch: Any
     todo: Any
-    estimates: Any
     expanded: Any
     counters: Any
 
@@ -59,15 +58,18 @@ def next_epoch(scratch: Any) -> Any:
 @kernel(inline=True)
 def _enter(graph: Any, n_entries: Any, codes: Any, entry_codes: Any, query: Any, scratch: Any, epoch: Any) -> None:
     """Put the best of the first ``n_entries`` entry rows into the empty pool."""
+    scheme, packed, factors, vectors = entry_codes
+    digits, table, step, bias, weight = query
+    best = np.int64(0)
+    nearest = np.float32(-np.inf)
     for i in range(n_entries):
-        scratch.todo[i] = i
-    score_rows(entry_codes, query, scratch.todo, n_entries, scratch.estimates)
-    best = 0
-    for i in range(1, n_entries):
-        if scratch.estimates[i] > scratch.estimates[best]:
-            best = i
+        product = product_of(scheme, packed, vectors, digits, table, np.int64(i))
+        estimate = estimate_of(product, factors, i, step, bias, weight)
+        if estimate > nearest:
+            nearest = estimate
+            best = np.int64(i)
     row = np.int64(graph.entries[best])
-    scratch.pool[0] = pack(-scratch.estimates[best], row)
+    scratch.pool[0] = pack(-nearest, row)
     scratch.tags[row] = epoch
     scratch.counters[0] += n_entries
 
@@ -102,8 +104,8 @@ def walk(
 
     ``scratch.pool`` then holds the keys (distance = -estimate) of the best ``list_size`` rows met, nearest first,
     ``scratch.expanded`` the rows expanded and ``scratch.counters`` what it cost. Each hop gathers the unseen neighbors,
-    scores them in one sweep with prefetch and inserts those that beat the pool's last; the links of the next row in
-    line are prefetched before the sweep.
+    scores them with prefetch and inserts those that beat the pool's last; the links of the next row in line are
+    prefetched before that.
 
     Requires ``n_entries >= 1``, a pool of ``list_size + 1`` and a graph whose entries exist. Twin: ``reference.walk``.
     """
@@ -113,6 +115,10 @@ def walk(
     size = 1
     cursor = np.int64(0)
     n_expanded = 0
+    scheme, packed, factors, vectors = codes
+    digits, table, step, bias, weight = query
+    todo = scratch.todo
+    n_lines = lines_of(scheme, packed, vectors)
     worst = PAST_EVERY_KEY if list_size > 1 else pool[0]
     while cursor < size:
         key = pool[cursor]
@@ -129,11 +135,16 @@ def walk(
         count = _gather_unseen(graph, row, scratch, epoch)
         if count < 0:
             return DAMAGED
-        score_rows(codes, query, scratch.todo, count, scratch.estimates)
         scratch.counters[0] += count
         cursor += 1
+        for i in range(min(count, PREFETCH_AHEAD)):
+            ask_for(scheme, packed, factors, vectors, todo[i], n_lines)
         for i in range(count):
-            key = pack(-scratch.estimates[i], scratch.todo[i])
+            # Inserting here, and not after all are scored, hides the arrival of the next rows' codes behind it.
+            if i + PREFETCH_AHEAD < count:
+                ask_for(scheme, packed, factors, vectors, todo[i + PREFETCH_AHEAD], n_lines)
+            product = product_of(scheme, packed, vectors, digits, table, todo[i])
+            key = pack(-estimate_of(product, factors, todo[i], step, bias, weight), todo[i])
             if key < worst:
                 place = insert(pool, size, list_size, key)
                 if size < list_size:

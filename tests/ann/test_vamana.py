@@ -1,0 +1,165 @@
+"""Graph construction: reachable, bounded, the same for any number of threads, whatever the data."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from skeg.ann import vamana
+from skeg.ann.kernels import connect
+from skeg.ann.kernels.prune import row_query
+from skeg.ann.kernels.score import Codes
+from skeg.ann.kernels.walk import Graph, walk
+from skeg.ann.parallel import Workers
+from skeg.ann.params import GraphParams
+from skeg.ann.vamana import GraphBuilder, batch_spans, insertion_order
+from skeg.errors import ParameterError
+from tests import reference
+
+SMALL = {"max_degree": 4, "build_list_size": 8}
+
+
+def build(vectors, metric="l2", *, threads=1, seed=0, progress=lambda done: None, **params):
+    """The finished graph and the rows it was built from."""
+    given = GraphParams(**{**SMALL, "seed": seed, **params})
+    rows = reference.build_rows(np.asarray(vectors, np.float32), metric)
+    medoid = int(rows.rows.squares.argmin())
+    with Workers(threads) as workers:
+        builder = GraphBuilder(rows, given, insertion_order(rows.n, medoid, seed), workers, progress)
+        builder.run()
+        return builder.finish(), rows, medoid
+
+
+def check(graph, medoid, n, max_degree):
+    """Everything that every graph must be."""
+    assert list(range(n)) == sorted(graph.order.tolist())
+    assert medoid == graph.order[0]
+    assert 0 == graph.entries[0]
+    assert len(graph.entries) == len(set(graph.entries.tolist())) <= n
+    assert graph.entries.max() < n
+    degrees = np.zeros(max_degree + 1, np.int64)
+    assert -1 == connect.check_lists(graph.links, graph.offsets, max_degree, degrees)
+    assert n == degrees.sum()
+    lists = reference.lists_of(Graph(graph.links, graph.offsets[:-1], graph.offsets[1:], graph.entries))
+    assert list(range(n)) == reference.reach(lists, 0, set()), "rows are numbered breadth first"
+
+
+def same(a, b):
+    fields = ("links", "offsets", "entries", "order")
+    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in fields)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("n", [1, 2, 3, 20])
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_every_row_is_reachable_and_degrees_are_bounded(rng, n, metric):
+    graph, _, medoid = build(rng.standard_normal((n, 5)), metric)
+    check(graph, medoid, n, 4)
+
+
+@pytest.mark.parametrize("n", [65, 400])
+@pytest.mark.parametrize("max_degree", [2, 3, 16])
+def test_larger_graphs_are_reachable_and_bounded_too(rng, n, max_degree):
+    graph, _, medoid = build(rng.standard_normal((n, 3)), max_degree=max_degree, build_list_size=4)
+    check(graph, medoid, n, max_degree)
+
+
+DEGENERATE = {
+    "all the same": np.ones((200, 3)),
+    "all zero": np.zeros((65, 3)),
+    "copies of a few": np.repeat(np.eye(5), 40, axis=0),
+    "copies and others": np.concatenate([np.ones((100, 3)), np.random.default_rng(0).standard_normal((60, 3))]),
+    "on a line": np.arange(150)[:, None] * np.ones((1, 3)),
+    "one far away": np.concatenate([np.random.default_rng(0).standard_normal((99, 3)), [[1e6, 0, 0]]]),
+    "two far islands": np.concatenate([np.random.default_rng(0).standard_normal((80, 3)) + side for side in (0, 1e4)]),
+    "one dimension": np.random.default_rng(0).standard_normal((100, 1)),
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+@pytest.mark.parametrize("metric", ["ip", "l2"])
+def test_degenerate_data(name, metric):
+    graph, _, medoid = build(DEGENERATE[name], metric)
+    check(graph, medoid, len(DEGENERATE[name]), 4)
+
+
+def test_the_number_of_threads_changes_nothing(rng, monkeypatch):
+    """Pieces are small here, so that three threads really take turns."""
+    monkeypatch.setattr(vamana, "POINTS_A_CALL", 5)
+    monkeypatch.setattr(vamana, "GROUPS_A_CALL", 3)
+    vectors = rng.standard_normal((500, 4))
+    graphs = [build(vectors, threads=threads)[0] for threads in (1, 2, 3)]
+    assert same(graphs[0], graphs[1])
+    assert same(graphs[0], graphs[2])
+
+
+def test_how_the_work_is_cut_changes_nothing(rng, monkeypatch):
+    vectors = rng.standard_normal((300, 4))
+    whole = build(vectors)[0]
+    monkeypatch.setattr(vamana, "POINTS_A_CALL", 7)
+    monkeypatch.setattr(vamana, "GROUPS_A_CALL", 11)
+    assert same(whole, build(vectors)[0])
+
+
+def test_the_seed_decides(rng):
+    vectors = rng.standard_normal((300, 4))
+    first, again, other = (build(vectors, seed=seed)[0] for seed in (1, 1, 2))
+    assert same(first, again)
+    assert not same(first, other)
+
+
+def test_a_row_is_found_by_a_walk_for_it(rng):
+    vectors = rng.standard_normal((600, 8))
+    graph, rows, _ = build(vectors, max_degree=16, build_list_size=32)
+    steering = rows.steering
+    codes = Codes(4, steering.codes[graph.order], steering.factors[graph.order], steering.vectors)
+    entry_codes = Codes(4, codes.codes[graph.entries], codes.factors[graph.entries], codes.vectors)
+    lists = Graph(graph.links, graph.offsets[:-1], graph.offsets[1:], graph.entries)
+    scratch = reference.scratch_for(600, 16, 64)
+    found = 0
+    for row in range(600):
+        query = row_query(rows.rows, steering, np.int64(graph.order[row]), rows.metric, np.zeros(128, np.int8))
+        size = walk(lists, len(graph.entries), codes, entry_codes, query, 16, scratch)
+        found += row in (scratch.pool[:size] >> 1) & 0x7FFFFFFF
+    assert found >= 0.98 * 600
+
+
+def test_progress_rises_to_the_number_of_rows(rng):
+    seen = []
+    build(rng.standard_normal((300, 3)), threads=2, progress=seen.append)
+    assert sorted(seen) == seen
+    assert 300 == seen[-1]
+
+
+def test_an_error_in_progress_ends_the_build(rng):
+    def interrupt(done):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build(rng.standard_normal((50, 3)), progress=interrupt)
+
+
+def test_links_that_32_bits_can_not_address_are_refused():
+    n = 7_000_000
+    rows = reference.build_rows(np.ones((1, 1), np.float32))
+    huge = vamana.BuildRows(rows.steering, rows.rows._replace(squares=np.broadcast_to(np.float32(1), n)), rows.metric)
+    order = np.zeros(n, np.uint32)
+    with Workers(1) as workers, pytest.raises(ParameterError, match="max_degree=512: expected at most 4"):
+        GraphBuilder(huge, GraphParams(max_degree=512), order, workers, lambda done: None)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 64, 65, 1000, 20_000])
+def test_batches_cover_all_rows_but_the_first_and_at_most_double(n):
+    batches = batch_spans(n)
+    assert list(range(1, n)) == [row for start, stop in batches for row in range(start, stop)]
+    for start, stop in batches:
+        assert 1 <= stop - start <= min(start, max(64, n // 50))
+
+
+@pytest.mark.parametrize("n", [1, 2, 100])
+def test_insertion_order_is_random_with_the_medoid_first(n):
+    for medoid in {0, n // 2, n - 1}:
+        order = insertion_order(n, medoid, 3)
+        assert medoid == order[0]
+        assert list(range(n)) == sorted(order.tolist())
+        np.testing.assert_array_equal(order, insertion_order(n, medoid, 3))
