@@ -127,7 +127,10 @@ def prepare_query(raw, metric, mean, signs):
 
 
 def score_rows(codes, query, rows):
-    """Estimates in float32, in the order of operations of the kernel; exact for packed codes."""
+    """Estimates in float32, in the order of operations of the kernel; exact for packed codes.
+
+    Factors without a second column have no offset.
+    """
     result = []
     for row in rows:
         if codes.scheme == 0:
@@ -137,8 +140,10 @@ def score_rows(codes, query, rows):
         else:
             digits = unpack_digits(codes.codes[row], codes.scheme)
             product = F32(int(digits @ query.digits[: len(digits)].astype(np.int64)))
-        scale = F32(codes.factors[row, 0] * query.step)
-        result.append(F32(scale * F32(product - query.bias)) + F32(codes.factors[row, 1] * query.weight))
+        estimate = F32(codes.factors[row, 0] * query.step) * F32(product - query.bias)
+        if codes.factors.shape[1] == 2:
+            estimate += F32(codes.factors[row, 1] * query.weight)
+        result.append(estimate)
     return np.array(result, np.float32)
 
 
@@ -204,9 +209,7 @@ def graph_of(lists, entries, slots=None):
 
 def random_lists(rng, n, degree):
     """Random neighbor lists without repeats or self-loops, some of them empty."""
-    return [
-        [int(v) for v in rng.permutation(n)[: rng.integers(0, degree + 1)] if v != row] for row in range(n)
-    ]
+    return [[int(v) for v in rng.permutation(n)[: rng.integers(0, degree + 1)] if v != row] for row in range(n)]
 
 
 def scratch_for(n, list_size, room, n_expanded=None):
@@ -215,25 +218,23 @@ def scratch_for(n, list_size, room, n_expanded=None):
         tags=np.zeros(n, np.uint8),
         epoch=np.zeros(1, np.uint8),
         todo=np.zeros(room, np.int64),
-        estimates=np.zeros(room, np.float32),
         expanded=np.zeros(n if n_expanded is None else n_expanded, np.int64),
         counters=np.zeros(4, np.int64),
     )
 
 
-def walk(lists, entries, estimates, list_size):
+def walk(lists, start, nearness, estimates, *, list_size, n_expand):
     """(keys of the pool, rows expanded in order, number of rows scored) of a best-first walk.
 
-    The start is the first entry with the highest estimate. Again and again the nearest row of the pool that is not
-    expanded yet is expanded: its unseen neighbors join the pool, of which only the nearest ``list_size`` stay.
+    Again and again the nearest row that is not expanded yet among the first ``n_expand`` of the pool is expanded: its
+    unseen neighbors join the pool, of which only the nearest ``list_size`` stay. The start counts as ``nearness`` near.
     """
-    best = max(entries, key=lambda row: estimates[row])
-    pool, seen, expanded, scored = [pack(-estimates[best], best)], {best}, [], len(entries)
+    pool, seen, expanded, scored = [pack(-nearness, start)], {start}, [], 0
     while True:
-        waiting = [key for key in pool if key // 2 % 2**31 not in expanded]
+        waiting = [key for key in pool[:n_expand] if key // 2 % 2**31 not in expanded]
         if not waiting:
             return pool, expanded, scored
-        row = min(waiting) // 2 % 2**31
+        row = waiting[0] // 2 % 2**31
         expanded.append(row)
         for neighbor in lists[row]:
             if neighbor not in seen:
@@ -264,7 +265,7 @@ def square_distance(rows, a, b):
 
 
 def robust_prune(rows, target, candidates, alpha, max_degree):
-    """Neighbors chosen among candidates: nearest first, unless a chosen one is closer to it by alpha than the target."""
+    """Candidates by rising distance, but none that a chosen one is nearer to, by alpha, than the target."""
     kept = []
     for key in sorted(pack(square_distance(rows, c, target), c) for c in candidates):
         candidate = key // 2 % 2**31

@@ -22,7 +22,7 @@ BYTES_A_ROW = 64
 """Scales, sums, norms, factors, orders and tags of one row during a build, in all."""
 
 IN_FILES_FROM = 256 << 20
-"""Codes of this size and more go to files even without a limit: they are read seldom, and the page cache can drop them."""
+"""Codes of this size and more go to files even without a limit: they are read seldom, the page cache can drop them."""
 
 
 class BuildMemory:

@@ -37,7 +37,7 @@ from skeg.ann.transform import RowTransform
 from skeg.ann.vamana import BuildRows, BuiltGraph, GraphBuilder, insertion_order
 from skeg.ann.writers import write_npy
 from skeg.checks import as_choice, check_unique_ids
-from skeg.errors import ParameterError, VectorError
+from skeg.errors import VectorError
 from skeg.files import AnyPath, BuildFolder
 
 ROWS_A_BLOCK = 2048
@@ -193,7 +193,13 @@ class _Pipeline:
         rows = np.arange(n)
         if n > SAMPLE_ROWS:
             rows = np.sort(np.random.default_rng(self._params.seed).choice(n, SAMPLE_ROWS, replace=False))
-        sample = _float32(source.take(rows))
+        try:
+            return self._fit(_float32(source.take(rows)))
+        except VectorError as error:  # it counts rows of the sample
+            row = None if error.row is None else int(rows[error.row])
+            raise VectorError(source.name, expected=error.expected, found=error.found, row=row) from error
+
+    def _fit(self, sample: npt.NDArray[np.float32]) -> tuple[Quantizer, Quantizer, Quantizer]:
         transform = RowTransform.fit(sample, self._metric, self._params.seed)
         steering = UniformQuantizer("tq4", transform, 4)
         fine = UniformQuantizer("int8", transform, 8)
@@ -250,9 +256,7 @@ class _Pipeline:
     def _budget(self, n: int, *quantizers: Quantizer) -> BuildMemory:
         """What goes to memory and what to files, under the caller's limit."""
         code_bytes = n * sum({q.kind: q.row_bytes for q in quantizers}.values())
-        return BuildMemory(
-            self._folder.path, n, code_bytes, self._params, self._workers.threads, self._memory_limit
-        )
+        return BuildMemory(self._folder.path, n, code_bytes, self._params, self._workers.threads, self._memory_limit)
 
     def _graph(self, encoded: _Encoded, n: int, memory: BuildMemory) -> BuiltGraph:
         report = self._reporter.stage("graph", n)
@@ -281,12 +285,9 @@ class _Pipeline:
         self._reporter.stage("order", n)
         return builder.finish()
 
-    def _write(
-        self, source: VectorSource, ids: npt.NDArray[np.uint64], encoded: _Encoded, graph: BuiltGraph
-    ) -> None:
+    def _write(self, source: VectorSource, ids: npt.NDArray[np.uint64], encoded: _Encoded, graph: BuiltGraph) -> None:
         n = len(ids)
         report = self._reporter.stage("write", n)
-        order = graph.order
         codes = {"tq4": encoded.steering_codes, "int8": encoded.fine_codes}.get(self._kind, encoded.own_codes)
 
         def vectors(rows: npt.NDArray[np.uint32]) -> npt.NDArray[np.float32]:

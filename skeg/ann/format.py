@@ -43,15 +43,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 
+from skeg.ann.metric import METRICS
 from skeg.binary import canonical_json, checksum
+from skeg.checks import as_choice, as_int
 from skeg.container import Container, Section
-from skeg.errors import CorruptError, FormatError, StorageError, VersionTooNewError
+from skeg.errors import CorruptError, FormatError, ParameterError, StorageError, VersionTooNewError
 from skeg.files import AnyPath, atomic_write_bytes
 
 FORMAT = "skeg-index"
@@ -65,24 +69,46 @@ MANIFEST_BYTES_MAX = 1 << 20
 BACKENDS = ("disk", "flat")
 
 
+def _check_object(name: str, value: Any) -> None:
+    if not isinstance(value, dict):
+        raise ParameterError(name, value, "an object")
+
+
+def _check_sizes(name: str, value: Any) -> None:
+    _check_object(name, value)
+    for file, size in value.items():
+        as_int(f"{name}[{file!r}]", size, 0)
+
+
+def _check_segment(name: str, value: Any) -> None:
+    """A folder inside the index, never one elsewhere."""
+    if not isinstance(value, str) or not re.fullmatch(r"segment-[0-9]{6}", value):
+        raise ParameterError(name, value, f"a name like {SEGMENT!r}")
+
+
+def _valid(check: Callable[..., Any], *limits: Any) -> Callable[[Any, attrs.Attribute[Any], Any], None]:
+    """An attrs validator made of a check from `skeg.checks` or of one above."""
+    return lambda _, field, value: check(field.name, value, *limits)
+
+
 @attrs.frozen(kw_only=True)
 class Manifest:
     """What manifest.json says.
 
-    backend : "disk" (graph) or "flat"; dim, count : of the stored vectors; metric, kind : names; segment : folder of the
-    files; files : bytes of each; build : parameters and figures of the build; search : defaults of a search
-    (``list_size``, ``rerank``), replaced by `Index.tune`.
+    backend : "disk" (graph) or "flat"; dim, count : of the stored vectors; metric, kind : names; segment : folder of
+    the files; files : bytes of each; build : parameters and figures of the build; search : defaults of a search
+    (``list_size``, ``rerank``), replaced by `Index.tune`. `ParameterError` for a value that can't be.
     """
 
     backend: str
-    dim: int
-    count: int
-    metric: str
+    dim: int = attrs.field(validator=_valid(as_int, 1))
+    count: int = attrs.field(validator=_valid(as_int, 0))
+    metric: str = attrs.field(validator=_valid(as_choice, METRICS))
     kind: str
-    segment: str = SEGMENT
-    files: dict[str, int]
-    build: dict[str, Any]
-    search: dict[str, Any]
+    segment: str = attrs.field(default=SEGMENT, validator=_valid(_check_segment))
+    files: dict[str, int] = attrs.field(validator=_valid(_check_sizes))
+    build: dict[str, Any] = attrs.field(validator=_valid(_check_object))
+    search: dict[str, Any] = attrs.field(validator=_valid(_check_object))
     format: str = FORMAT
     version: tuple[int, int] = VERSION
 
@@ -91,11 +117,12 @@ def pack_manifest(manifest: Manifest) -> bytes:
     """Bytes of manifest.json."""
     fields = attrs.asdict(manifest)
     fields["version"] = list(manifest.version)
-    return canonical_json("manifest", {**fields, "checksum": _digest(fields)})
+    return _pack(fields)
 
 
-def _digest(fields: dict[str, Any]) -> str:
-    return f"{checksum(canonical_json('manifest', fields)):016x}"
+def _pack(fields: dict[str, Any]) -> bytes:
+    digest = f"{checksum(canonical_json('manifest', fields)):016x}"
+    return canonical_json("manifest", {**fields, "checksum": digest})
 
 
 def unpack_manifest(data: bytes, path: AnyPath) -> Manifest:
@@ -108,7 +135,7 @@ def unpack_manifest(data: bytes, path: AnyPath) -> Manifest:
     VersionTooNewError
         A newer major version.
     CorruptError
-        Not valid JSON, a checksum that does not hold, a field missing or of another type.
+        Not valid JSON, a checksum that does not hold, a field missing or with a value that can't be.
     """
     try:
         fields = json.loads(data)
@@ -120,17 +147,19 @@ def unpack_manifest(data: bytes, path: AnyPath) -> Manifest:
     version = fields.get("version")
     if not (isinstance(version, list) and len(version) == 2 and all(type(v) is int for v in version)):
         raise CorruptError(path, "manifest version", expected="two integers", found=repr(version))
+    if version[0] != VERSION[0]:
+        newer = version[0] > VERSION[0]
+        kind, problem = (VersionTooNewError, "written by a newer skeg") if newer else (FormatError, "no such version")
+        raise kind(path, problem, expected=f"version {VERSION[0]}.x", found=repr(version))
     claimed = fields.pop("checksum", None)
-    if version[0] > VERSION[0]:
-        raise VersionTooNewError(path, "written by a newer skeg", expected=f"version {VERSION[0]}", found=repr(version))
-    actual = _digest(fields)
-    if claimed != actual:
-        raise CorruptError(path, "manifest does not match its checksum", expected=actual, found=repr(claimed))
     try:
+        # The bytes and not just what they say: there is no bit whose change goes unnoticed.
+        if data != _pack(fields):
+            raise CorruptError(path, f"manifest does not match its checksum {claimed!r}")
         known = {f.name for f in attrs.fields(Manifest)}
         manifest = Manifest(**{k: v for k, v in fields.items() if k in known} | {"version": tuple(version)})
-    except TypeError as error:
-        raise CorruptError(path, "manifest lacks a field", expected="all fields", found=str(error)) from error
+    except (TypeError, ParameterError) as error:
+        raise CorruptError(path, f"manifest with a field missing or out of range ({error})") from error
     if manifest.backend not in BACKENDS:
         raise FormatError(path, "unknown backend", expected=" or ".join(BACKENDS), found=repr(manifest.backend))
     return manifest
@@ -140,16 +169,15 @@ def read_manifest(folder: AnyPath) -> Manifest:
     """Manifest of an index folder; `FormatError` if the folder holds none."""
     path = Path(folder) / MANIFEST
     try:
-        if path.stat().st_size > MANIFEST_BYTES_MAX:
-            raise FormatError(path, "too large for a manifest", expected="1 MiB at most", found=f"{path.stat().st_size}")
-        data = path.read_bytes()
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= MANIFEST_BYTES_MAX else b""
     except (FileNotFoundError, NotADirectoryError) as error:
         what = "no such index" if not os.path.exists(folder) else f"not an index: no {MANIFEST}"
         raise FormatError(folder, what) from error
-    except FormatError:
-        raise
     except OSError as error:
         raise StorageError(path, f"can't read: {error.strerror}") from error
+    if size > MANIFEST_BYTES_MAX:
+        raise FormatError(path, "too large for a manifest", expected="1 MiB at most", found=f"{size} bytes")
     return unpack_manifest(data, path)
 
 

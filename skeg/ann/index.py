@@ -14,18 +14,17 @@ import numpy.typing as npt
 
 from skeg.ann import tuning
 from skeg.ann.exact import scan_vectors
-from skeg.ann.format import Manifest, read_manifest, write_manifest
+from skeg.ann.format import MANIFEST, Manifest, read_manifest, write_manifest
 from skeg.ann.hits import Hits
 from skeg.ann.kernels.lookup import find_rows
 from skeg.ann.kernels.search import GRAPH_DAMAGED, OK, QUERY_ZERO, search_many, search_one
 from skeg.ann.metric import metric_number
 from skeg.ann.parallel import shared_workers, spans, thread_count
-from skeg.ann.params import DEFAULT_LIST_SIZE, DEFAULT_RERANK
 from skeg.ann.quantizers import kernel_transform, query_room
 from skeg.ann.segment import GraphSegment
 from skeg.ann.transform import bad_row
 from skeg.checks import RESERVED_ID, as_ids, as_int, as_queries
-from skeg.errors import ClosedError, CorruptError, FormatError, NotFoundError
+from skeg.errors import ClosedError, CorruptError, FormatError, NotFoundError, ParameterError, VectorError
 from skeg.files import AnyPath
 from skeg.jit import resolve
 
@@ -34,14 +33,18 @@ QUERIES_A_CALL = 64
 
 LIST_SIZE_MAX = 1 << 20
 
+MAX_DEGREE = 1 << 16
+"""Longest neighbor lists that an index may name: work space is made for them."""
+
 _Settings = tuple[int, int, int, int]
 
 
 class Index:
     """A Vamana index in a folder, opened read-only; made by `build_index`, opened by `Index.open`.
 
-    Searching is safe from any number of threads and processes at a time. The files are mapped, so opening costs the same
-    for every size, and all processes share one copy of what is in memory. Use it as a context manager or `close` it.
+    Searching is safe from any number of threads and processes at a time. The files are mapped, so opening costs the
+    same for every size, and all processes share one copy of what is in memory. Use it as a context manager or `close`
+    it.
     """
 
     def __init__(self, path: AnyPath, manifest: Manifest, segment: GraphSegment) -> None:
@@ -59,8 +62,9 @@ class Index:
         )
         self._call: Callable[..., Any] | None = None
         self._idle: list[_Scratch] = []
-        self._list_size = int(manifest.search["list_size"])
-        self._rerank = int(manifest.search["rerank"])
+        self._max_degree = self._setting("build", "max_degree", MAX_DEGREE)
+        self._list_size = self._setting("search", "list_size", LIST_SIZE_MAX)
+        self._rerank = self._setting("search", "rerank", LIST_SIZE_MAX)
 
     @classmethod
     def open(cls, path: AnyPath) -> Index:
@@ -77,6 +81,13 @@ class Index:
         if manifest.backend != "disk":
             raise FormatError(path, "another backend", expected="a graph index ('disk')", found=repr(manifest.backend))
         return cls(path, manifest, GraphSegment(path, manifest))
+
+    def _setting(self, group: str, name: str, high: int) -> int:
+        """A number of the manifest that a search relies on."""
+        try:
+            return as_int(name, getattr(self._manifest, group).get(name), 1, high)
+        except ParameterError as error:
+            raise CorruptError(self._path / MANIFEST, f"{group} setting out of range ({error})") from error
 
     def search(
         self,
@@ -97,8 +108,8 @@ class Index:
         k : int
             Hits wanted for each query; fewer come when the index holds fewer.
         search_list_size : int, optional
-            Rows the walk keeps: larger finds more of the true neighbors and takes longer. By default what `tune` stored,
-            else a measured value. Never below k.
+            Rows the walk keeps: larger finds more of the true neighbors and takes longer. By default what `tune`
+            stored, else a measured value. Never below k.
         rerank : int, optional
             How many of these, the nearest by their codes, are scored exactly. Never below k nor above the list size.
         exact : bool
@@ -126,24 +137,47 @@ class Index:
             raise self._closed()
         queries, was_single = as_queries(q, self._manifest.dim, what="query")
         k = as_int("k", k, 1, LIST_SIZE_MAX)
-        if exact:
-            return self._search_exactly(queries, k, threads, was_single)
+        settings = self._settings(k, search_list_size, rerank)
+        n_threads = 1 if was_single and threads is None else thread_count(threads)
+        try:
+            return self._search(queries, k, settings, n_threads, was_single=was_single, exact=exact)
+        except VectorError:
+            # Squares of very large or small numbers leave float32, yet under cosine such a query is as good as any.
+            rescaled = _rescaled(queries) if self._manifest.metric == "cosine" else None
+            if rescaled is None:
+                raise
+        return self._search(rescaled, k, settings, n_threads, was_single=was_single, exact=exact)
+
+    def _settings(self, k: int, search_list_size: int | None, rerank: int | None) -> _Settings:
+        """What a kernel needs to know of one call: metric, scheme, list size, re-rank depth."""
         list_size, depth = self._list_size, self._rerank
         if search_list_size is not None:
             list_size = as_int("search_list_size", search_list_size, 1, LIST_SIZE_MAX)
         if rerank is not None:
             depth = as_int("rerank", rerank, 1, LIST_SIZE_MAX)
         list_size = max(list_size, k)
-        depth = min(max(depth, k), list_size)
-        settings = (self._metric_number, self._scheme, list_size, depth)
+        return self._metric_number, self._scheme, list_size, min(max(depth, k), list_size)
+
+    def _search(
+        self,
+        queries: npt.NDArray[np.float32],
+        k: int,
+        settings: _Settings,
+        threads: int,
+        *,
+        was_single: bool,
+        exact: bool,
+    ) -> Hits:
+        if exact:
+            return self._search_exactly(queries, k, threads, was_single=was_single)
         if was_single:
             return self._search_one(queries[0], k, settings)
-        return self._search_many(queries, k, settings, thread_count(threads))
+        return self._search_many(queries, k, settings, threads)
 
     def _search_one(self, query: npt.NDArray[np.float32], k: int, settings: _Settings) -> Hits:
         ids, scores = np.empty(k, np.uint64), np.empty(k, np.float32)
-        scratch = self._borrow(settings[2])
-        args = (query, settings, *self._arrays, scratch.arrays, ids, scores)
+        arrays, scratch = self._open_arrays(), self._borrow(settings[2])
+        args = (query, settings, *arrays, scratch.arrays, ids, scores)
         if self._call is None:
             self._call = resolve(search_one, args)
         status, count, scored, expanded = self._call(*args)
@@ -154,19 +188,16 @@ class Index:
             ids, scores = ids[:count], scores[:count]
         return Hits(ids, scores, self._manifest.metric, (scored, expanded, settings[3], settings[2]))
 
-    def _search_many(
-        self, queries: npt.NDArray[np.float32], k: int, settings: _Settings, threads: int
-    ) -> Hits:
+    def _search_many(self, queries: npt.NDArray[np.float32], k: int, settings: _Settings, threads: int) -> Hits:
         n = len(queries)
         out = (np.empty((n, k), np.uint64), np.empty((n, k), np.float32), np.empty(n, np.int64))
         pieces = spans(n, QUERIES_A_CALL)
         costs = np.zeros((len(pieces), 2), np.int64)
+        arrays = self._open_arrays()
 
         def work(piece: int, worker: int) -> None:
             scratch = self._borrow(settings[2])
-            status, at, *costs[piece] = search_many(
-                queries, pieces[piece], settings, *self._arrays, scratch.arrays, out
-            )
+            status, at, *costs[piece] = search_many(queries, pieces[piece], settings, *arrays, scratch.arrays, out)
             self._idle.append(scratch)
             if status != OK:
                 raise self._failure(status, queries[at], at)
@@ -183,7 +214,7 @@ class Index:
         try:
             scratch = self._idle.pop()
         except IndexError:
-            scratch = _Scratch(self._open_segment(), int(self._manifest.build["max_degree"]))
+            scratch = _Scratch(self._open_segment(), self._max_degree)
         scratch.grow(list_size)
         return scratch
 
@@ -193,13 +224,15 @@ class Index:
             return CorruptError(path, "a walk met a neighbor list that can't be; verify() tells more")
         return bad_row(status == QUERY_ZERO, query, row, "query")
 
-    def _search_exactly(
-        self, queries: npt.NDArray[np.float32], k: int, threads: int | None, was_single: bool
-    ) -> Hits:
+    def _search_exactly(self, queries: npt.NDArray[np.float32], k: int, threads: int, *, was_single: bool) -> Hits:
         segment = self._open_segment()
-        ids, scores, counts = scan_vectors(
-            segment.vectors, segment.ids, queries, k, self._manifest.metric, thread_count(threads)
-        )
+        try:
+            ids, scores, counts = scan_vectors(segment.vectors, segment.ids, queries, k, self._manifest.metric, threads)
+        except VectorError as error:
+            if error.what == "queries":
+                raise
+            path, problem = segment.cold.path, f"the vector of row {error.row} can't be"
+            raise CorruptError(path, problem, expected=error.expected, found=error.found) from error
         cost = (0, 0, len(queries) * len(self), 0)
         if was_single:
             return Hits(ids[0, : counts[0]], scores[0, : counts[0]], self._manifest.metric, cost)
@@ -223,8 +256,10 @@ class Index:
         return vectors[0] if is_single else vectors
 
     def ids(self) -> npt.NDArray[np.uint64]:
-        """All ids (n,), ascending."""
+        """All ids (n,), ascending; `CorruptError` if the file's order of them names rows that are not there."""
         segment = self._open_segment()
+        if int(segment.id_order.max()) >= len(segment.ids):
+            raise CorruptError(segment.hot.path, "id_order names rows that are not there; verify() tells more")
         return segment.ids[segment.id_order]
 
     def __len__(self) -> int:
@@ -291,7 +326,7 @@ class Index:
         CorruptError
             A section that does not match its checksum; ``offset`` says where it starts.
         """
-        return self._open_segment().verify(int(self._manifest.build["max_degree"]))
+        return self._open_segment().verify(self._max_degree)
 
     def evaluate(
         self, queries: Any, k: int = 10, *, truth: Any = None, list_sizes: list[int] | None = None
@@ -307,7 +342,7 @@ class Index:
         queries : array_like (n, dim)
             Like those the index will be asked; 200 or more.
         recall : float
-            Recall at k to reach, over 0 and at most 1.
+            Recall at k to reach, 0 to 1.
         k : int
             Hits wanted.
 
@@ -324,7 +359,8 @@ class Index:
             The manifest can't be written.
         """
         list_size = tuning.find_list_size(self, queries, recall, k)
-        search = {**self._manifest.search, "list_size": list_size, "tuned_recall": recall, "tuned_k": k}
+        tuned = {"list_size": list_size, "tuned_recall": float(recall), "tuned_k": int(k)}
+        search = {**self._manifest.search, **tuned}
         manifest = attrs.evolve(self._manifest, search=search)
         write_manifest(self._path, manifest)
         self._manifest = manifest
@@ -332,7 +368,11 @@ class Index:
         return list_size
 
     def close(self) -> None:
-        """Unmap the files; doing so twice is allowed, anything else afterwards raises `ClosedError`."""
+        """Unmap the files; doing so twice is allowed.
+
+        Afterwards everything that needs them raises `ClosedError`. A search under way in another thread ends as if
+        nothing had happened, or raises that.
+        """
         segment, self._segment = self._segment, None
         if segment is not None:
             self._arrays = ()
@@ -343,6 +383,13 @@ class Index:
         if self._segment is None:
             raise self._closed()
         return self._segment
+
+    def _open_arrays(self) -> tuple[Any, ...]:
+        """What kernels search in; whoever holds it keeps the files mapped."""
+        arrays = self._arrays
+        if not arrays:
+            raise self._closed()
+        return arrays
 
     def _closed(self) -> ClosedError:
         return ClosedError(f"{self._path}: the index was closed")
@@ -387,3 +434,13 @@ class _Scratch:
         if list_size > self._list_size:
             self._list_size = list_size
             self.arrays = (np.zeros(list_size + 1, np.int64), *self._fixed)
+
+
+def _rescaled(queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
+    """Queries (n, dim) times powers of two that bring their largest values near 1, which cosines don't notice.
+
+    None if no query is changed by that: zero and infinite ones are not.
+    """
+    largest = np.abs(queries).max(axis=1, initial=0)
+    exponents = np.frexp(np.where(np.isfinite(largest), largest, 0))[1]
+    return np.ldexp(queries, -exponents[:, None]) if exponents.any() else None

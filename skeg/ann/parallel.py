@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import TracebackType
+from typing import Self
 
 from skeg.checks import as_int
 
@@ -42,7 +43,7 @@ class Workers:
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="skeg") if threads > 1 else None
 
-    def __enter__(self) -> Workers:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -54,7 +55,8 @@ class Workers:
     def run(self, n_pieces: int, work: Callable[[int, int], None], done: Callable[[], None] | None = None) -> None:
         """Call ``work(piece, worker)`` for every piece; ``done()`` is called on the calling thread now and then.
 
-        The first exception stops the handing out of pieces and is raised here, as is KeyboardInterrupt.
+        An exception stops the handing out of pieces and is raised here, as is KeyboardInterrupt. Of several it is that
+        of the first piece: what a caller is told does not depend on the threads either.
         """
         if self._pool is None or n_pieces == 1:
             for piece in range(n_pieces):
@@ -67,14 +69,14 @@ class Workers:
         try:
             pending = futures
             while pending:
-                finished, pending = wait(pending, timeout=POLL_S, return_when=FIRST_EXCEPTION)
-                for future in finished:
-                    future.result()
-                if done is not None:
+                _, pending = wait(pending, timeout=POLL_S)
+                if done is not None and not state.failures:
                     done()
         finally:
             state.stop()
             wait(futures)
+        if state.failures:
+            raise state.failures[min(state.failures)]
 
 
 _shared: dict[tuple[int, int], Workers] = {}
@@ -97,6 +99,7 @@ class _Handout:
         self._end = n_pieces
         self._work = work
         self._lock = threading.Lock()
+        self.failures: dict[int, BaseException] = {}
 
     def stop(self) -> None:
         with self._lock:
@@ -111,9 +114,10 @@ class _Handout:
                 self._next += 1
             try:
                 self._work(piece, worker)
-            except BaseException:
+            except BaseException as error:  # noqa: BLE001 - raised by the thread that handed out the pieces
+                self.failures[piece] = error
                 self.stop()
-                raise
+                return
 
 
 def spans(total: int, size: int) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ class Progress:
     stage : str
         Name of the stage under way.
     done, total : int
-        Rows done in this stage, of how many.
+        Rows done in this stage, of how many; of a source that does not tell, ``total`` is what was read so far.
     elapsed_s : float
         Seconds since the build began.
     remaining_s : float or None
@@ -60,7 +60,7 @@ class Reporter:
         self._stage_start = self._start
 
     def stage(self, name: str, total: int) -> Callable[[int], None]:
-        """Begin a stage; gives the function to call with the number of rows done."""
+        """Begin a stage of ``total`` rows, 0 if nobody knows; gives the function to tell the number of rows done."""
         self._close_stage()
         self._stage_start = time.monotonic()
         before = 0.0
@@ -90,9 +90,9 @@ class Reporter:
         if self._callback is None:
             return
         elapsed = time.monotonic() - self._start
-        if 0 < done < total and elapsed - self._last[1] < REPORT_EVERY_S:
+        if done not in (0, total) and elapsed - self._last[1] < REPORT_EVERY_S:
             return
         self._last = (stage, elapsed)
-        share = before + SHARES[stage] * (done / total if total else 1.0)
+        share = before + SHARES[stage] * (done / total if total else 0.0)
         remaining = elapsed * (1 - share) / share if share > SHARES["read"] and elapsed > REPORT_EVERY_S else None
-        self._callback(Progress(stage, done, total, elapsed, remaining))
+        self._callback(Progress(stage, done, max(done, total), elapsed, remaining))

@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from skeg.ann.format import ANY, HOT, SEGMENT, VECTORS, Manifest, Shapes, check_shapes, open_file, vector_sections
 from skeg.ann.kernels.connect import check_lists, reach
+from skeg.ann.kernels.kmeans import N_CENTROIDS, SUB_DIM
 from skeg.ann.parallel import spans
-from skeg.ann.quantizers import Quantizer, encode_rows, factors_of, restore_quantizer
+from skeg.ann.quantizers import KINDS, Quantizer, encode_rows, factors_of, restore_quantizer
 from skeg.ann.vamana import BuiltGraph
 from skeg.container import Section, write_container
-from skeg.errors import CorruptError
-from skeg.files import AnyPath
+from skeg.errors import CorruptError, FormatError, VectorError
+from skeg.files import AnyPath, disk_errors
 
 CHECK_ROWS = 4096
 """Rows encoded at a time when codes are checked against vectors."""
@@ -67,7 +68,8 @@ def write_segment(
     report is called with the number of rows whose vectors are written. Raises `StorageError` when the disk is full.
     """
     place = Path(folder) / SEGMENT
-    place.mkdir()
+    with disk_errors(place, "make the folder"):
+        place.mkdir()
     order = data.graph.order
     dim = data.quantizer.transform.dim
     with write_container(place / VECTORS, {"file": "vectors"}, vector_sections(len(order), dim)) as writer:
@@ -75,7 +77,8 @@ def write_segment(
             writer.append("vectors", data.vectors(order[start:stop]))
             report(stop)
     _write_hot(place / HOT, data, rows_a_block)
-    return {name: (place / name).stat().st_size for name in (VECTORS, HOT)}
+    with disk_errors(place, "read"):
+        return {name: (place / name).stat().st_size for name in (VECTORS, HOT)}
 
 
 def _write_hot(path: Path, data: SegmentData, rows_a_block: int) -> None:
@@ -118,9 +121,13 @@ class GraphSegment:
     ------
     CorruptError
         Files, sections or manifest do not agree.
+    FormatError
+        A kind of codes that this version does not know.
     """
 
     def __init__(self, folder: AnyPath, manifest: Manifest) -> None:
+        if manifest.kind not in KINDS:
+            raise FormatError(folder, "unknown kind", expected=f"one of {', '.join(KINDS)}", found=repr(manifest.kind))
         n, dim = manifest.count, manifest.dim
         with ExitStack() as opened:
             self.cold = opened.enter_context(open_file(folder, manifest, VECTORS))
@@ -156,7 +163,9 @@ class GraphSegment:
         """The small things that a kernel relies on and the shapes alone don't say."""
         quantizer, n_entries = self.quantizer, len(self.entries)
         is_f32 = quantizer.kind == "f32"
+        subspaces = -(-quantizer.transform.dim // SUB_DIM)
         wanted = {
+            "codebook": (subspaces, N_CENTROIDS, SUB_DIM) if quantizer.kind == "pq" else (0, 0, 0),
             "codes": (0 if is_f32 else n, quantizer.row_bytes),
             "entry_codes": (0 if is_f32 else n_entries, quantizer.row_bytes),
             "entry_factors": (n_entries, 2),
@@ -187,8 +196,8 @@ class GraphSegment:
     def verify(self, max_degree: int) -> list[CorruptError]:
         """Everything that is wrong with the contents; empty when all is well.
 
-        Checks checksums, that ids are unique and ordered, that neighbor lists name other rows once each and no more than
-        ``max_degree``, that every row can be reached from the medoid, and that codes are those of the vectors.
+        Checks checksums, that ids are unique and ordered, that neighbor lists name other rows once each and no more
+        than ``max_degree``, that every row can be reached from the medoid, and that codes are those of the vectors.
 
         Raises
         ------
@@ -208,7 +217,7 @@ class GraphSegment:
 
     def _check_ids(self) -> list[CorruptError]:
         ordered = self.id_order.astype(np.int64)
-        if not np.array_equal(np.bincount(ordered, minlength=len(ordered)), np.ones(len(ordered))):
+        if not np.array_equal(np.sort(ordered), np.arange(len(ordered))):
             return [self._finding("id_order is not a permutation of the rows", "every row once", "another list")]
         ids = self.ids[ordered]
         bad = np.flatnonzero(ids[1:] <= ids[:-1])
@@ -224,7 +233,9 @@ class GraphSegment:
         n = len(self.ids)
         reached = np.zeros(n, np.uint8)
         count = int(
-            reach(self.links, self.offsets[:-1], self.offsets[1:], int(self.entries[0]), reached, np.zeros(n, np.uint32))
+            reach(
+                self.links, self.offsets[:-1], self.offsets[1:], int(self.entries[0]), reached, np.zeros(n, np.uint32)
+            )
         )
         if count < n:
             lost = int(np.flatnonzero(reached == 0)[0])
@@ -234,7 +245,10 @@ class GraphSegment:
     def _check_encoding(self) -> list[CorruptError]:
         """Codes must be those that the stored vectors have, but for roundings that differ between kinds of CPU."""
         for start, stop in spans(len(self.ids), CHECK_ROWS):
-            codes, scales, squares = encode_rows(self.quantizer, self.vectors[start:stop])
+            try:
+                codes, scales, squares = encode_rows(self.quantizer, self.vectors[start:stop])
+            except VectorError as error:
+                return [self._finding(f"vector of row {start + (error.row or 0)}", error.expected, error.found)]
             factors = factors_of(scales, squares, self.quantizer.transform.metric)
             wrong = ~np.isclose(factors, self.factors[start:stop], rtol=1e-3, atol=1e-6).all(axis=1)
             if len(codes):

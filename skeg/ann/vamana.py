@@ -101,10 +101,11 @@ class _Worker:
     """One thread's scratch for construction."""
 
     def __init__(self, build: BuildRows, params: GraphParams, slots: int) -> None:
-        n_expanded = 2 * params.build_list_size + 64
+        n_pool = prune.CANDIDATES * params.build_list_size
+        n_expanded = n_pool + params.build_list_size + 64
         padded = max(build.rows.codes.shape[1], build.steering.codes.shape[1] * 8 // build.steering.scheme)
         self.scratch = walk.Scratch(
-            pool=np.zeros(params.build_list_size + 1, np.int64),
+            pool=np.zeros(n_pool + 1, np.int64),
             tags=np.zeros(build.n, np.uint8),
             epoch=np.zeros(1, np.uint8),
             todo=np.zeros(slots, np.int64),
@@ -198,13 +199,12 @@ class GraphBuilder:
     ) -> None:
         pieces = spans(len(points), POINTS_A_CALL)
         n_entries = min(n_inserted, len(self._entries))
-        steering = self._build.steering
 
         def work(piece: int, worker: int) -> None:
             own = self._threads[worker]
             status = prune.choose_neighbors(
-                points, pieces[piece], self._graph, n_entries, steering, self._entry_codes, self._build.rows,
-                self._settings, own.scratch, own.digits, own.keys, (neighbors, degrees),
+                points, pieces[piece], self._graph, n_entries, self._build.steering, self._entry_codes,
+                self._build.rows, self._settings, own.scratch, own.digits, own.keys, (neighbors, degrees),
             )  # fmt: skip
             assert status == 0, "a graph under construction names rows that exist"
 

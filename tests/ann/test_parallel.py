@@ -40,7 +40,7 @@ def test_a_worker_number_is_never_in_use_twice_at_a_time():
 def test_pieces_run_at_the_same_time_on_several_threads():
     meeting = threading.Barrier(3)
     with Workers(3) as workers:
-        workers.run(3, lambda piece, worker: meeting.wait(timeout=20))
+        workers.run(3, lambda *_: meeting.wait(timeout=20))
     assert not meeting.broken
 
 
@@ -65,7 +65,7 @@ def test_the_first_error_is_raised_and_stops_the_handing_out(threads):
             workers.run(10_000, work)
         assert len(started) < 10_000
         after = []
-        workers.run(3, lambda piece, worker: after.append(piece))
+        workers.run(3, lambda piece, _: after.append(piece))
     assert [0, 1, 2] == sorted(after)
 
 
@@ -96,7 +96,7 @@ def test_done_is_called_on_the_calling_thread_and_after_the_last_piece(threads):
         calls.append((threading.current_thread(), len(finished)))
 
     with Workers(threads) as workers:
-        workers.run(5, lambda piece, worker: finished.append(piece), done)
+        workers.run(5, lambda piece, _: finished.append(piece), done)
     assert {threading.current_thread()} == {thread for thread, _ in calls}
     assert 5 == calls[-1][1]
 

@@ -117,7 +117,9 @@ def test_a_centroid_without_points_moves_to_the_point_farthest_from_its_own():
 def test_every_centroid_is_used_on_clustered_data(rng):
     """300 tight clusters of very different sizes: random starts leave big ones shared and others without points."""
     centers = rng.standard_normal((300, 8)) * 10
-    sample = (centers[rng.integers(0, 300, 4000) ** 2 // 300] + rng.standard_normal((4000, 8)) * 0.01).astype(np.float32)
+    sample = (centers[rng.integers(0, 300, 4000) ** 2 // 300] + rng.standard_normal((4000, 8)) * 0.01).astype(
+        np.float32
+    )
     quantizer = PqQuantizer.fit(plain(8), sample, 0)
     codes, _ = quantizer.encode(sample, np.square(sample).sum(axis=1))
     assert 256 == len(np.unique(codes))

@@ -102,7 +102,9 @@ def test_f32_ranks_exactly(rng, metric, dim):
 
 
 @pytest.mark.parametrize("metric", METRICS)
-@pytest.mark.parametrize(("kind", "tolerance"), [("int8", 0.02), ("tq4", 0.15), ("tq2", 0.5), ("tq1", 1), ("binary", 1)])
+@pytest.mark.parametrize(
+    ("kind", "tolerance"), [("int8", 0.02), ("tq4", 0.15), ("tq2", 0.5), ("tq1", 1), ("binary", 1)]
+)
 def test_estimates_differ_from_scores_by_what_is_the_same_for_all_rows(rng, metric, kind, tolerance):
     """Half the negative squared distance under l2; rows far from the origin show that centering is undone."""
     vectors = (rng.standard_normal((60, 65)) + 4).astype(np.float32)

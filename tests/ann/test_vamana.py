@@ -9,17 +9,23 @@ from skeg.ann import vamana
 from skeg.ann.kernels import connect
 from skeg.ann.kernels.prune import row_query
 from skeg.ann.kernels.score import Codes
-from skeg.ann.kernels.walk import Graph, walk
+from skeg.ann.kernels.walk import Graph, nearest_entry, walk
 from skeg.ann.parallel import Workers
 from skeg.ann.params import GraphParams
 from skeg.ann.vamana import GraphBuilder, batch_spans, insertion_order
 from skeg.errors import ParameterError
+from skeg.jit import kernel
 from tests import reference
+
+
+def ignore(done):
+    """Progress that nobody looks at."""
+
 
 SMALL = {"max_degree": 4, "build_list_size": 8}
 
 
-def build(vectors, metric="l2", *, threads=1, seed=0, progress=lambda done: None, **params):
+def build(vectors, metric="l2", *, threads=1, seed=0, progress=ignore, **params):
     """The finished graph and the rows it was built from."""
     given = GraphParams(**{**SMALL, "seed": seed, **params})
     rows = reference.build_rows(np.asarray(vectors, np.float32), metric)
@@ -108,18 +114,26 @@ def test_the_seed_decides(rng):
     assert not same(first, other)
 
 
+@kernel(inline=True)
+def walk_for(row, build, digits, entry_codes, scratch):
+    """Size of the pool of a walk for a row, which as a query refers to the codes and can't leave compiled code."""
+    rows, metric, graph, codes = build
+    query = row_query(rows, codes, row, metric, digits)
+    entry, nearness = nearest_entry(graph.entries.shape[0], entry_codes, query)
+    return walk(graph, np.int64(graph.entries[entry]), nearness, codes, query, 16, 16, scratch)
+
+
 def test_a_row_is_found_by_a_walk_for_it(rng):
-    vectors = rng.standard_normal((600, 8))
-    graph, rows, _ = build(vectors, max_degree=16, build_list_size=32)
+    built, rows, _ = build(rng.standard_normal((600, 8)), max_degree=16, build_list_size=32)
     steering = rows.steering
-    codes = Codes(4, steering.codes[graph.order], steering.factors[graph.order], steering.vectors)
-    entry_codes = Codes(4, codes.codes[graph.entries], codes.factors[graph.entries], codes.vectors)
-    lists = Graph(graph.links, graph.offsets[:-1], graph.offsets[1:], graph.entries)
-    scratch = reference.scratch_for(600, 16, 64)
+    codes = Codes(4, steering.codes[built.order], steering.factors[built.order], steering.vectors)
+    entry_codes = Codes(4, codes.codes[built.entries], codes.factors[built.entries], codes.vectors)
+    graph = Graph(built.links, built.offsets[:-1], built.offsets[1:], built.entries)
+    scratch = reference.scratch_for(600, 16, 16)
     found = 0
     for row in range(600):
-        query = row_query(rows.rows, steering, np.int64(graph.order[row]), rows.metric, np.zeros(128, np.int8))
-        size = walk(lists, len(graph.entries), codes, entry_codes, query, 16, scratch)
+        scene = rows.rows, rows.metric, graph, codes
+        size = walk_for(np.int64(built.order[row]), scene, np.zeros(128, np.int8), entry_codes, scratch)
         found += row in (scratch.pool[:size] >> 1) & 0x7FFFFFFF
     assert found >= 0.98 * 600
 
@@ -145,7 +159,7 @@ def test_links_that_32_bits_can_not_address_are_refused():
     huge = vamana.BuildRows(rows.steering, rows.rows._replace(squares=np.broadcast_to(np.float32(1), n)), rows.metric)
     order = np.zeros(n, np.uint32)
     with Workers(1) as workers, pytest.raises(ParameterError, match="max_degree=512: expected at most 4"):
-        GraphBuilder(huge, GraphParams(max_degree=512), order, workers, lambda done: None)
+        GraphBuilder(huge, GraphParams(max_degree=512), order, workers, ignore)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 64, 65, 1000, 20_000])

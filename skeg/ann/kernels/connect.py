@@ -8,7 +8,7 @@ import numpy as np
 
 from skeg.ann.kernels.pool import row_of
 from skeg.ann.kernels.prune import row_query, square_distance
-from skeg.ann.kernels.walk import walk
+from skeg.ann.kernels.walk import nearest_entry, walk
 from skeg.jit import kernel
 
 
@@ -98,7 +98,8 @@ def attach_rows(
         if reached[row]:
             continue
         query = row_query(rows, codes, row, settings[0], digits)
-        size = walk(graph, n_entries, codes, entry_codes, query, settings[1], scratch)
+        entry, nearness = nearest_entry(n_entries, entry_codes, query)
+        size = walk(graph, np.int64(graph.entries[entry]), nearness, codes, query, settings[1], settings[1], scratch)
         place = _nearest_reached(graph, slots, max_degree, rows, row, size, scratch.pool, reached, protected)
         graph.links[place] = np.uint32(row)
         protected[place] = np.uint8(1)

@@ -23,6 +23,7 @@ from skeg.ann.kernels.simd_scan import (
     dots_pair,
     dots_strip,
     dots_tile,
+    lowest_bit,
     products_pass,
 )
 from skeg.jit import kernel
@@ -143,9 +144,7 @@ def _keep_best(products: Any, q: Any, count: Any, scales: Any, norm: Any, first:
         least = least_score(heap, size) * norm
         mask = products_pass(products, np.int64(q), np.int64(column), scales, least - abs(least) * np.float32(MARGIN))
         while mask != 0:
-            lane = 0
-            while (mask >> lane) & 1 == 0:
-                lane += 1
+            lane = lowest_bit(mask)
             mask &= mask - 1
             if column + lane < count:
                 row = first + column + lane
@@ -169,11 +168,13 @@ def nearest_rows(
     """
     vectors, vector_norms_ = base
     products, scales = work
-    scales[:] = np.float32(1)
+    for column in range(BLOCK_ROWS):
+        scales[column] = np.float32(1)
     for start in range(0, vectors.shape[0], BLOCK_ROWS):
         stop = min(start + BLOCK_ROWS, vectors.shape[0])
         if metric == COSINE:
-            scales[: stop - start] = vector_norms_[start:stop]
+            for row in range(start, stop):
+                scales[row - start] = vector_norms_[row]
         for first in range(span[0], span[1], TILE_QUERIES):
             count = min(TILE_QUERIES, span[1] - first)
             _multiply(queries, first, count, vectors, (start, stop), metric, products)

@@ -13,10 +13,14 @@ import numpy as np
 
 from skeg.ann.kernels.pool import PAST_EVERY_KEY, distance_of, insert, pack, row_of
 from skeg.ann.kernels.prepare import IP
-from skeg.ann.kernels.score import Query
+from skeg.ann.kernels.score import PREFETCH_AHEAD, Query
 from skeg.ann.kernels.simd import dot_bytes, prefetch_row
-from skeg.ann.kernels.walk import DAMAGED, walk
+from skeg.ann.kernels.walk import DAMAGED, nearest_entry, walk
 from skeg.jit import kernel
+
+
+CANDIDATES = 2
+"""Rows a walk keeps during construction, as a multiple of those it expands."""
 
 
 class Rows(NamedTuple):
@@ -90,29 +94,44 @@ def choose_neighbors(
     """Out-neighbors of the new rows ``points[span[0]:span[1]]`` in the graph as it stands; gives OK (0) or `DAMAGED`.
 
     settings = (metric, list size, alpha, maximum degree); digits (padded,) int8 and keys int64 (longer than
-    ``scratch.expanded``) are this thread's; out = (neighbors (n_points, max_degree) uint32, degrees (n_points,) int32).
+    ``scratch.expanded`` and the pool together) are this thread's; out = (neighbors (n_points, max_degree) uint32,
+    degrees (n_points,) int32). Candidates are the rows expanded and the nearest rows that were met but not expanded:
+    these cost nothing more, and twice as many candidates make lists nearly as good as a walk twice as long.
     """
     metric, list_size, alpha, max_degree = settings
-    n_lines = (rows.codes.shape[1] + 63) >> 6
     for i in range(span[0], span[1]):
         point = np.int64(points[i])
         query = row_query(rows, codes, point, metric, digits)
-        if walk(graph, n_entries, codes, entry_codes, query, list_size, scratch) == DAMAGED:
+        entry, nearness = nearest_entry(n_entries, entry_codes, query)
+        start = np.int64(graph.entries[entry])
+        size = walk(graph, start, nearness, codes, query, CANDIDATES * list_size, list_size, scratch)
+        if size == DAMAGED:
             return DAMAGED
-        count = 0
         n_found = scratch.counters[2]
-        for j in range(min(n_found, 4)):
-            prefetch_row(rows.codes, scratch.expanded[j], n_lines)
-        for j in range(n_found):
-            if j + 4 < n_found:
-                prefetch_row(rows.codes, scratch.expanded[j + 4], n_lines)
-            found = scratch.expanded[j]
-            if found != point:
-                key = pack(square_distance(rows, found, point), found)
-                insert(keys, count, keys.shape[0], key)
-                count += 1
+        for j in range(size):
+            if not scratch.pool[j] & np.int64(1) and n_found < scratch.expanded.shape[0]:
+                scratch.expanded[n_found] = row_of(scratch.pool[j])
+                n_found += 1
+        count = _sort_candidates(rows, point, scratch.expanded, n_found, keys)
         out[1][i] = robust_prune(rows, keys, count, alpha, max_degree, out[0][i])
     return 0
+
+
+@kernel()
+def _sort_candidates(rows: Any, point: Any, found: Any, n_found: Any, keys: Any) -> Any:
+    """Keys of ``found[:n_found]`` without ``point``, by distance from it; gives their number."""
+    count = 0
+    n_lines = (rows.codes.shape[1] + 63) >> 6
+    for j in range(min(n_found, PREFETCH_AHEAD)):
+        prefetch_row(rows.codes, found[j], n_lines)
+    for j in range(n_found):
+        if j + PREFETCH_AHEAD < n_found:
+            prefetch_row(rows.codes, found[j + PREFETCH_AHEAD], n_lines)
+        if found[j] != point:
+            key = pack(square_distance(rows, found[j], point), found[j])
+            insert(keys, count, keys.shape[0], key)
+            count += 1
+    return count
 
 
 @kernel()

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skeg.ann.kernels.matmul import keep, least_score, sort_kept
+from skeg.ann.kernels.matmul import keep, least_score
 from skeg.ann.kernels.pool import pack, row_of
 from skeg.ann.kernels.prepare import COSINE, Transform, prepare_query, square_sum
 from skeg.ann.kernels.rerank import rerank
 from skeg.ann.kernels.score import Codes, Query, score_rows
-from skeg.ann.kernels.simd_scan import GROUP, MANY, SOME, group_passes, sum_group_many, sum_group_one, sum_group_some
+from skeg.ann.kernels.simd import prefetch_row
+from skeg.ann.kernels.simd_scan import GROUP, MANY, SOME, group_passes, lowest_bit, sum_group_many, sum_group_one, sum_group_some
 from skeg.jit import kernel
 
 # What a scan ends with, beside the query it got to.
@@ -30,13 +31,28 @@ OK = 0
 QUERY_NOT_FINITE = 1
 QUERY_ZERO = 2
 
+FIRST_GROUPS = 4
 BLOCK_GROUPS = 128
-"""Groups after which the thresholds are looked at again; the first blocks are smaller."""
+"""Groups after which the thresholds are looked at again: few at first, then twice as many each time up to this."""
+
+BLOCK_ROWS = BLOCK_GROUPS * GROUP
+
+WAITING_ROWS = 3 * BLOCK_ROWS
+"""Room for the waiting rows of a query."""
+
+WAITING_CHUNK = 64
+"""Waiting rows that are scored before the threshold is looked at again."""
+
+FETCHED_ROWS = 16
+"""Rows whose codes are asked for before the first of them is scored."""
+
+HASTE = 0.0
+"""Rows within this many standard errors of the worst candidate don't wait."""
 
 SKETCH_ERROR = 0.3014
 """Standard error of a sketch's product of halves with a query, in lengths of the query: sqrt(1 - 2 / pi) / 2."""
 
-SLACK = 3.5
+SLACK = 3.0
 """Standard errors by which a sketch may fall short of the worst candidate: no true neighbor of 200 queries was lost at 3.5
 with 20 candidates on 117,659 x 384 (574 rows pass on average), and one of 2,000 at 3.0 with 10."""
 
@@ -51,18 +67,23 @@ class Sketches(NamedTuple):
 class Tile(NamedTuple):
     """Work space of one thread for `MANY` queries, never shared.
 
-    digits (MANY, padded dimensions) int8; tables (MANY, table) float32; work (dim,) float32; numbers (MANY, 4) float32:
-    step, bias, weight and the sketches' bias less the slack; sums (MANY, 16 * BLOCK_GROUPS) int32; todo int64 and estimates float32 (16 * BLOCK_GROUPS,);
-    heaps int64 (MANY, depth); sizes int64 (MANY,); counters int64 (1,): rows scored by their codes.
+    digits (MANY, padded dimensions) int8; tables (MANY, table) float32; work (dim,) float32; numbers (MANY, 5) float32:
+    step, bias and weight of the query, the sketches' bias less the slack, and how much of it makes a row wait; woven
+    int32 (MANY * 8 * words,): the digits as `sum_group_many` reads them; sums (MANY, `BLOCK_ROWS`) int32; todo int64 and
+    estimates float32 (`BLOCK_ROWS` + 1,); waiting int64 and bounds float32 (MANY, `WAITING_ROWS`); heaps int64 (MANY, depth);
+    sizes int64 (MANY, 2): rows kept and waiting; counters int64 (1,): rows scored by their codes.
     """
 
     digits: Any
     tables: Any
     work: Any
     numbers: Any
+    woven: Any
     sums: Any
     todo: Any
     estimates: Any
+    waiting: Any
+    bounds: Any
     heaps: Any
     sizes: Any
     counters: Any
@@ -116,93 +137,161 @@ def _prepare(queries: Any, first: Any, count: Any, metric: Any, scheme: Any, sla
             return QUERY_ZERO, first + q
         query = prepare_query(raw, metric, scheme, transform, tile.work, tile.digits[q], tile.tables[q])
         total = np.int32(0)
-        squares = np.int64(0)
+        squares = np.int32(0)
         for j in range(tile.digits.shape[1]):
             digit = np.int32(tile.digits[q, j])
             total = np.int32(total + digit)
-            squares += np.int64(np.int32(digit * digit))
-        length = np.sqrt(np.float32(squares))
-        tile.numbers[q, 0] = query.step
-        tile.numbers[q, 1] = query.bias
-        tile.numbers[q, 2] = query.weight
-        tile.numbers[q, 3] = np.float32(0.5) * np.float32(total) - slack * np.float32(SKETCH_ERROR) * length
-        tile.sizes[q] = 0
+            squares = np.int32(squares + digit * digit)
+        error = np.sqrt(np.float32(squares)) * np.float32(SKETCH_ERROR)
+        numbers = tile.numbers[q]
+        numbers[0] = query.step
+        numbers[1] = query.bias
+        numbers[2] = query.weight
+        numbers[3] = np.float32(0.5) * np.float32(total) - slack * error
+        numbers[4] = max(slack - np.float32(HASTE), np.float32(0)) * error
+        tile.sizes[q, 0] = 0
+        tile.sizes[q, 1] = 0
     return OK, first + count
+
+
+@kernel(inline=True)
+def _width(left: Any) -> Any:
+    """How many queries the next product takes of those left; it may be more, the sums of the rest are not looked at."""
+    if left > 2 * SOME:
+        return MANY
+    return SOME if left > 1 else 1
+
+
+@kernel()
+def _weave(tile: Any, count: Any, n_items: Any) -> None:
+    """Bring the digits of ``count`` queries to the order that the products read, ``n_items`` int32 each."""
+    digits = tile.digits.view(np.int32)
+    first = 0
+    while first < count:
+        width = _width(count - first)
+        for item in range(n_items):
+            for q in range(width):
+                tile.woven[n_items * first + item * width + q] = digits[first + q, item]
+        first += width
 
 
 @kernel()
 def _sum_groups(groups: Any, start: Any, stop: Any, tile: Any, count: Any) -> None:
     """Products of all rows of some groups with the digits of the first ``count`` queries, into ``tile.sums``."""
-    done = 0
-    while done < count:
-        left = count - done
+    n_items = groups.shape[1] // 8
+    first = 0
+    while first < count:
+        width = _width(count - first)
+        woven = np.int64(n_items * first)
         for group in range(start, stop):
             column = np.int64((group - start) * GROUP)
-            if left >= MANY:
-                sum_group_many(groups, np.int64(group), tile.digits, np.int64(done), tile.sums, column)
-            elif left >= SOME:
-                sum_group_some(groups, np.int64(group), tile.digits, np.int64(done), tile.sums, column)
+            if width == 1:
+                sum_group_one(groups, np.int64(group), tile.woven, woven, tile.sums, np.int64(first), column)
+            elif width == SOME:
+                sum_group_some(groups, np.int64(group), tile.woven, woven, tile.sums, np.int64(first), column)
             else:
-                sum_group_one(groups, np.int64(group), tile.digits, np.int64(done), tile.sums, column)
-        if left >= MANY:
-            done += MANY
-        elif left >= SOME:
-            done += SOME
-        else:
-            done += 1
+                sum_group_many(groups, np.int64(group), tile.woven, woven, tile.sums, np.int64(first), column)
+        first += width
 
 
 @kernel()
 def _gather(sketches: Any, start: Any, stop: Any, n: Any, tile: Any, q: Any) -> Any:
-    """Collect in ``tile.todo`` the rows of some groups whose sketch lets them pass for query q; gives their number.
+    """Collect the rows of some groups whose sketch lets them pass for query q; gives how many are to be scored now.
 
-    The estimates that were compared go to ``tile.estimates``.
+    Those are in ``tile.todo``, with the estimates that were compared in ``tile.estimates``; rows that pass only thanks to
+    most of the slack are put to the waiting ones: few of them will still pass at the end.
     """
-    step = tile.numbers[q, 0]
-    weight = tile.numbers[q, 2]
-    bias = tile.numbers[q, 3]
-    least = least_score(tile.heaps[q], tile.sizes[q])
+    step, weight, bias, wait = tile.numbers[q, 0], tile.numbers[q, 2], tile.numbers[q, 3], tile.numbers[q, 4]
+    least = least_score(tile.heaps[q], tile.sizes[q, 0])
     count = 0
+    waiting = tile.sizes[q, 1]
     for group in range(start, stop):
         column = np.int64((group - start) * GROUP)
         mask = group_passes(
             sketches.factors, np.int64(group), tile.sums, np.int64(q), column, step, bias, weight, least
         )
         while mask != 0:
-            lane = 0
-            while (mask >> lane) & 1 == 0:
-                lane += 1
+            lane = lowest_bit(mask)
             mask &= mask - 1
-            if group * GROUP + lane < n:
-                scale = sketches.factors[group, 0, lane] * step
-                offset = sketches.factors[group, 1, lane] * weight
-                tile.todo[count] = group * GROUP + lane
-                tile.estimates[count] = scale * (np.float32(tile.sums[q, column + lane]) - bias) + offset
-                count += 1
+            row = group * GROUP + lane
+            scale = sketches.factors[group, 0, lane] * step
+            offset = sketches.factors[group, 1, lane] * weight
+            bound = scale * (np.float32(tile.sums[q, column + lane]) - bias) + offset
+            # Both lists are written and one of them moves on: a branch here would be a coin toss.
+            now = np.int64(bound - scale * wait >= least)
+            tile.todo[count] = row
+            tile.estimates[count] = bound
+            tile.waiting[q, waiting] = row
+            tile.bounds[q, waiting] = bound
+            exists = np.int64(row < n)
+            count += now * exists
+            waiting += (1 - now) * exists
+    tile.sizes[q, 1] = waiting
     return count
+
+
+@kernel()
+def _score_todo(codes: Any, ranks: Any, tile: Any, q: Any, count: Any) -> None:
+    """Offer the rows in ``tile.todo`` to the heap of query q by their codes; by ``tile.estimates`` if there are no codes."""
+    if codes.codes.shape[0] > 0:
+        n_lines = np.int64((codes.codes.shape[1] + 63) >> 6)
+        for i in range(min(count, FETCHED_ROWS)):
+            prefetch_row(codes.codes, tile.todo[i], n_lines)
+        query = Query(tile.digits[q], tile.tables[q], tile.numbers[q, 0], tile.numbers[q, 1], tile.numbers[q, 2])
+        score_rows(codes, query, tile.todo, count, tile.estimates)
+        tile.counters[0] += count
+    heap = tile.heaps[q]
+    size = tile.sizes[q, 0]
+    for i in range(count):
+        row = tile.todo[i]
+        rank = row if ranks.shape[0] == 0 else np.int64(ranks[row])
+        size = keep(heap, size, pack(-tile.estimates[i], rank))
+    tile.sizes[q, 0] = size
+
+
+@kernel()
+def _score_waiting(codes: Any, ranks: Any, tile: Any, q: Any) -> None:
+    """Score the waiting rows of query q that can still enter its heap."""
+    i = 0
+    while i < tile.sizes[q, 1]:
+        least = least_score(tile.heaps[q], tile.sizes[q, 0])
+        count = 0
+        while i < tile.sizes[q, 1] and count < WAITING_CHUNK:
+            if tile.bounds[q, i] >= least:
+                tile.todo[count] = tile.waiting[q, i]
+                count += 1
+            i += 1
+        _score_todo(codes, ranks, tile, q, count)
+    tile.sizes[q, 1] = 0
 
 
 @kernel()
 def _offer_groups(start: Any, stop: Any, n: Any, sketches: Any, codes: Any, ranks: Any, tile: Any, q: Any) -> None:
     """Offer the rows of groups ``start .. stop - 1`` to the heap of query q."""
     if sketches.groups.shape[0] > 0:
+        if tile.sizes[q, 1] > tile.waiting.shape[1] - BLOCK_ROWS:
+            _score_waiting(codes, ranks, tile, q)
         count = _gather(sketches, start, stop, n, tile, q)
     else:
         count = min(stop * GROUP, n) - start * GROUP
         for i in range(count):
             tile.todo[i] = start * GROUP + i
-    if codes.codes.shape[0] > 0:
-        numbers = tile.numbers[q]
-        query = Query(tile.digits[q], tile.tables[q], numbers[0], numbers[1], numbers[2])
-        score_rows(codes, query, tile.todo, count, tile.estimates)
-        tile.counters[0] += count
+    _score_todo(codes, ranks, tile, q, count)
+
+
+@kernel()
+def _finish(raw: Any, tile: Any, q: Any, by_rank: Any, base: Any, metric: Any, out: Any, i: Any) -> None:
+    """Score the candidates of query q exactly and write them as hit list i."""
+    vectors, ids = base
     heap = tile.heaps[q]
-    size = tile.sizes[q]
-    for i in range(count):
-        row = tile.todo[i]
-        rank = row if ranks.shape[0] == 0 else np.int64(ranks[row])
-        size = keep(heap, size, pack(-tile.estimates[i], rank))
-    tile.sizes[q] = size
+    size = tile.sizes[q, 0]
+    for j in range(size):
+        row = row_of(heap[j])
+        if by_rank.shape[0] > 0:
+            row = np.int64(by_rank[row])
+        heap[j] = row << np.int64(1)
+    norm = np.sqrt(square_sum(raw))
+    out[2][i] = rerank(vectors, ids, heap, size, raw, norm, metric, (out[0][i], out[1][i]))
 
 
 @kernel()
@@ -219,43 +308,34 @@ def scan_queries(
     (n_queries, k) uint64, scores (n_queries, k) float32, counts (n_queries,) int64). Twin: ``reference_scan.scan``.
     """
     metric, scheme, slack = settings
-    vectors, ids = base
     sketches = Sketches(rows[0], rows[1])
-    codes = Codes(scheme, rows[2], rows[3], vectors)
-    ranks = rows[4]
+    codes = Codes(scheme, rows[2], rows[3], base[0])
     turned = Transform(transform[0], transform[1], transform[2], transform[3])
     tile = Tile(
-        space[0], space[1], space[2], space[3], space[4], space[5], space[6], space[7], space[8], space[9]
-    )
-    n = ids.shape[0]
+        space[0], space[1], space[2], space[3], space[4], space[5], space[6], space[7], space[8], space[9], space[10],
+        space[11], space[12],
+    )  # fmt: skip
+    n = base[1].shape[0]
     n_groups = (n + GROUP - 1) // GROUP
     for first in range(span[0], span[1], MANY):
         count = min(MANY, span[1] - first)
         status, at = _prepare(queries, first, count, metric, scheme, slack, turned, tile)
         if status != OK:
             return status, at
+        if sketches.groups.shape[0] > 0:
+            _weave(tile, count, sketches.groups.shape[1] // 8)
         start = 0
-        size = 8
+        size = FIRST_GROUPS
         while start < n_groups:
             stop = min(start + size, n_groups)
             if sketches.groups.shape[0] > 0:
                 _sum_groups(sketches.groups, start, stop, tile, count)
             for q in range(count):
-                _offer_groups(start, stop, n, sketches, codes, ranks, tile, q)
+                _offer_groups(start, stop, n, sketches, codes, rows[4], tile, q)
             start = stop
             size = min(2 * size, BLOCK_GROUPS)
         for q in range(count):
-            _finish(queries[first + q], tile.heaps[q], tile.sizes[q], rows[5], base, metric, out, first + q)
+            if tile.sizes[q, 1] > 0:
+                _score_waiting(codes, rows[4], tile, q)
+            _finish(queries[first + q], tile, q, rows[5], base, metric, out, first + q)
     return OK, span[1]
-
-
-@kernel()
-def _finish(raw: Any, heap: Any, size: Any, by_rank: Any, base: Any, metric: Any, out: Any, i: Any) -> None:
-    """Score the candidates of a heap exactly and write hit list i."""
-    vectors, ids = base
-    sort_kept(heap, size)
-    if by_rank.shape[0] > 0:
-        for j in range(size):
-            heap[j] = np.int64(by_rank[row_of(heap[j])]) << np.int64(1)
-    norm = np.sqrt(square_sum(raw))
-    out[2][i] = rerank(vectors, ids, heap, size, raw, norm, metric, (out[0][i], out[1][i]))

@@ -9,7 +9,7 @@ import numpy as np
 from skeg.ann.kernels.prepare import COSINE, Transform, prepare_query, square_sum
 from skeg.ann.kernels.rerank import rerank
 from skeg.ann.kernels.score import Codes
-from skeg.ann.kernels.walk import DAMAGED, Graph, Scratch, walk
+from skeg.ann.kernels.walk import DAMAGED, Graph, Scratch, nearest_entry, walk
 from skeg.jit import kernel
 
 # What a search ends with, beside the query it got to.
@@ -44,7 +44,10 @@ def search_one(
     space.counters[0] = 0
     space.counters[1] = 0
     query = prepare_query(raw, metric, scheme, turned, scratch[6], scratch[7], scratch[8])
-    size = walk(links, graph[3].shape[0], rows, entries, query, list_size, space)
+    n_entries = graph[3].shape[0]
+    entry, nearness = nearest_entry(n_entries, entries, query)
+    space.counters[0] += n_entries
+    size = walk(links, np.int64(graph[3][entry]), nearness, rows, query, list_size, list_size, space)
     if size == DAMAGED:
         return GRAPH_DAMAGED, np.int64(0), np.int64(0), np.int64(0)
     count = rerank(base[0], base[1], space.pool, min(depth, size), raw, norm, metric, (ids, scores))

@@ -55,17 +55,19 @@ def _dot4_avx2(b: Any, acc: Any, unsigned: Any, signed: Any) -> Any:
     return b.add(acc, simd._call(b, "llvm.x86.avx2.pmadd.wd", acc.type, [pairs, ones]))
 
 
-def _make_sum_group(n_queries: int) -> Any:
-    """``sums[first + q, column + l] = sum_d bit(row l of the group, d) * digits[first + q, d]`` for some queries q.
+def _make_sum_group(n_queries: int, powers: int) -> Any:
+    """``sums[first + q, column + l] = sum_d bit(row l of the group, d) * digit(query q, d)`` for ``n_queries`` queries.
 
-    Bit s of byte (l, j) of word w is dimension 32 w + 4 s + j. Masking it in place leaves 0 or 2^s, so each of up to 8
-    sums takes slots of its own power of two and is shifted down at the end: that saves most shifts of the codes.
+    Bit s of byte (l, j) of word w is dimension 32 w + 4 s + j. digits int32, from ``start`` on: the digits of dimensions
+    32 w + 4 s .. + 3 of query q as the 4 bytes of item ``(8 w + s) * n_queries + q``, so that one pointer serves all.
+    Masking a bit in place leaves 0 or 2^s: each of ``powers`` sums takes the bits of its own power of two and is shifted
+    down at the end, which saves shifts of the codes where there are registers for more sums.
     """
     if FAMILY == "portable":
 
         @kernel()
-        def portable(groups: Any, group: Any, digits: Any, first: Any, sums: Any, column: Any) -> None:
-            for q in range(first, first + n_queries):
+        def portable(groups: Any, group: Any, digits: Any, start: Any, sums: Any, first: Any, column: Any) -> None:
+            for q in range(n_queries):
                 for lane in range(GROUP):
                     total = np.int32(0)
                     for word in range(groups.shape[1] // 64):
@@ -73,48 +75,53 @@ def _make_sum_group(n_queries: int) -> Any:
                             byte = np.int32(groups[group, word * 64 + lane * 4 + j])
                             for s in range(8):
                                 bit = (byte >> np.int32(s)) & np.int32(1)
-                                total = np.int32(total + bit * np.int32(digits[q, word * 32 + 4 * s + j]))
-                    sums[q, column + lane] = total
+                                four = digits[start + (8 * word + s) * n_queries + q]
+                                digit = np.int32(four << np.int32(24 - 8 * j)) >> np.int32(24)
+                                total = np.int32(total + bit * digit)
+                    sums[first + q, column + lane] = total
 
         return portable
 
     width = 64 if FAMILY == "avx512" else 32
     step = simd._dpbusd512 if FAMILY == "avx512" else _dot4_avx2
     ints, bytes_ = simd._vec(_I32, width // 4), simd._vec(_I8, width)
-    powers = {1: 8, 4: 4, 12: 2}[n_queries] if FAMILY == "avx512" else {1: 8, 4: 2}[n_queries]
 
     @intrinsic
-    def sum_group(typingctx: Any, groups: Any, group: Any, digits: Any, first: Any, sums: Any, column: Any) -> Any:
+    def sum_group(
+        typingctx: Any, groups: Any, group: Any, digits: Any, start: Any, sums: Any, first: Any, column: Any
+    ) -> Any:
         def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
             code, length = simd._row_address(context, b, sig.args[0], args[0], args[1])
-            rows = [b.add(args[3], _int(q)) for q in range(n_queries)]
-            queries = [simd._row_address(context, b, sig.args[2], args[2], row)[0] for row in rows]
+            query = simd._address(context, b, sig.args[2], args[2], b.shl(args[3], _int(2)))
+            zero = ir.Constant(ints, [0] * ints.count)
             for part in range(0, 64, width):
-                zero = ir.Constant(ints, [0] * ints.count)
-                accs = [[cgutils.alloca_once_value(b, zero) for _ in range(powers)] for _ in rows]
+                accs = [[cgutils.alloca_once_value(b, zero) for _ in range(powers)] for _ in range(n_queries)]
+                for acc in [acc for row in accs for acc in row]:
+                    b.store(zero, acc)
                 with cgutils.for_range(b, b.lshr(length, _int(6))) as loop:
                     at = b.add(code, b.add(b.shl(loop.index, _int(6)), _int(part)))
                     packed = simd._load(b, at, bytes_)
+                    word = b.add(query, b.mul(loop.index, _int(8 * n_queries * 4)))
                     for s in range(8):
                         low = s % powers
                         bits = b.lshr(packed, simd._splat(_I8, width, s - low)) if s >= powers else packed
                         bits = b.and_(bits, simd._splat(_I8, width, 1 << low))
-                        offset = b.add(b.shl(loop.index, _int(5)), _int(4 * s))
-                        for q, query in enumerate(queries):
-                            four = simd._load(b, b.add(query, offset), _I32)
+                        for q in range(n_queries):
+                            four = simd._load(b, b.add(word, _int((s * n_queries + q) * 4)), _I32)
                             digit = b.bitcast(_splat(b, four, ints.count), bytes_)
                             b.store(step(b, b.load(accs[q][low]), bits, digit), accs[q][low])
-                for q, row in enumerate(rows):
+                for q in range(n_queries):
                     total = b.load(accs[q][0])
                     for low in range(1, powers):
                         shift = ir.Constant(ints, [low] * ints.count)
                         total = b.add(total, b.ashr(b.load(accs[q][low]), shift))
-                    start, _ = simd._row_address(context, b, sig.args[4], args[4], row)
-                    at = b.add(start, b.shl(b.add(args[5], _int(part // 4)), _int(2)))
+                    row, _ = simd._row_address(context, b, sig.args[4], args[4], b.add(args[5], _int(q)))
+                    at = b.add(row, b.shl(b.add(args[6], _int(part // 4)), _int(2)))
                     b.store(total, b.inttoptr(at, ints.as_pointer()), align=4)
             return context.get_dummy_value()
 
-        return types.void(groups, types.int64, digits, types.int64, sums, types.int64), codegen
+        number = types.int64
+        return types.void(groups, number, digits, number, sums, number, number), codegen
 
     return sum_group
 
@@ -122,14 +129,36 @@ def _make_sum_group(n_queries: int) -> Any:
 MANY, SOME = (12, 4) if FAMILY == "avx512" else (4, 4)
 """Queries that share a load of sketches: as many as leave registers for the codes, and for what is left over."""
 
-sum_group_many = _make_sum_group(MANY)
-sum_group_some = _make_sum_group(SOME) if SOME != MANY else sum_group_many
-sum_group_one = _make_sum_group(1)
+sum_group_many = _make_sum_group(MANY, 1 if FAMILY == "avx512" else 2)
+sum_group_some = _make_sum_group(SOME, 4 if FAMILY == "avx512" else 2)
+sum_group_one = _make_sum_group(1, 8)
 
 
 def _lanes_mask(b: Any, flags: Any) -> Any:
     """16 flags as the low bits of an int64."""
     return b.zext(b.bitcast(flags, ir.IntType(GROUP)), _I64)
+
+
+def _make_lowest_bit() -> Any:
+    """Place of the lowest bit that is set; the mask is not zero."""
+    if JIT_DISABLED:
+
+        def plain(mask: Any) -> Any:
+            return (int(mask) & -int(mask)).bit_length() - 1
+
+        return plain
+
+    @intrinsic
+    def lowest_bit(typingctx: Any, mask: Any) -> Any:
+        def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
+            return b.cttz(args[0], ir.IntType(1)(1))
+
+        return types.int64(types.int64), codegen
+
+    return lowest_bit
+
+
+lowest_bit = _make_lowest_bit()
 
 
 def _make_group_passes() -> Any:
@@ -160,10 +189,12 @@ def _make_group_passes() -> Any:
             scale_at = simd._address(context, b, sig.args[0], args[0], b.mul(args[1], _int(2 * GROUP * 4)))
             row, _ = simd._row_address(context, b, sig.args[2], args[2], args[3])
             sums16 = simd._load(b, b.add(row, b.shl(args[4], _int(2))), simd._vec(_I32, GROUP))
-            step16, bias16, weight16, least16 = (_splat(b, args[i], GROUP) for i in range(5, 9))
-            scale = b.fmul(simd._load(b, scale_at, floats), step16)
-            offset = b.fmul(simd._load(b, b.add(scale_at, _int(GROUP * 4)), floats), weight16)
-            score = b.fadd(b.fmul(scale, b.fsub(b.sitofp(sums16, floats), bias16)), offset)
+            step16, least16 = _splat(b, args[5], GROUP), _splat(b, args[8], GROUP)
+            shift16 = _splat(b, b.fneg(b.fmul(args[5], args[6])), GROUP)
+            offset = b.fmul(simd._load(b, b.add(scale_at, _int(GROUP * 4)), floats), _splat(b, args[7], GROUP))
+            fused = f"llvm.fmuladd.v{GROUP}f32"
+            product = simd._call(b, fused, floats, [b.sitofp(sums16, floats), step16, shift16])
+            score = simd._call(b, fused, floats, [simd._load(b, scale_at, floats), product, offset])
             return _lanes_mask(b, b.fcmp_ordered(">=", score, least16))
 
         number = types.float32

@@ -1,7 +1,7 @@
 """Best-first walk over a proximity graph, steered by codes.
 
 GreedySearch of DiskANN (Subramanya et al., NeurIPS 2019, algorithm 1) with a bounded sorted pool; the start is the best
-of a table of entry rows, scored in one sequential sweep, instead of one medoid.
+of a table of entry rows, scored in one sequential sweep (`nearest_entry`), instead of one medoid.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def next_epoch(scratch: Any) -> Any:
     return scratch.epoch[0]
 
 
-@kernel(inline=True)
-def _enter(graph: Any, n_entries: Any, codes: Any, entry_codes: Any, query: Any, scratch: Any, epoch: Any) -> None:
-    """Put the best of the first ``n_entries`` entry rows into the empty pool."""
+@kernel()
+def nearest_entry(n_entries: Any, entry_codes: Any, query: Any) -> Any:
+    """Best of the first ``n_entries`` entries by estimate; gives (its number, its estimate). Twin: argmax."""
     scheme, packed, factors, vectors = entry_codes
     digits, table, step, bias, weight = query
     best = np.int64(0)
@@ -68,10 +68,7 @@ def _enter(graph: Any, n_entries: Any, codes: Any, entry_codes: Any, query: Any,
         if estimate > nearest:
             nearest = estimate
             best = np.int64(i)
-    row = np.int64(graph.entries[best])
-    scratch.pool[0] = pack(-nearest, row)
-    scratch.tags[row] = epoch
-    scratch.counters[0] += n_entries
+    return best, nearest
 
 
 @kernel(inline=True)
@@ -97,21 +94,20 @@ def _gather_unseen(graph: Any, row: Any, scratch: Any, epoch: Any) -> Any:
 
 
 @kernel()
-def walk(
-    graph: Any, n_entries: Any, codes: Any, entry_codes: Any, query: Any, list_size: Any, scratch: Any
-) -> Any:
-    """Walk from the best entry until every row of the pool is expanded; gives the pool's size, or `DAMAGED`.
+def walk(graph: Any, start: Any, nearness: Any, codes: Any, query: Any, list_size: Any, n_expand: Any, scratch: Any) -> Any:
+    """Walk from the row ``start``, whose estimate is ``nearness``, until the first ``n_expand`` of the pool are expanded.
 
-    ``scratch.pool`` then holds the keys (distance = -estimate) of the best ``list_size`` rows met, nearest first,
+    Gives the pool's size, or `DAMAGED`. ``scratch.pool`` then holds the keys (distance = -estimate) of the best ``list_size`` rows met, nearest first,
     ``scratch.expanded`` the rows expanded and ``scratch.counters`` what it cost. Each hop gathers the unseen neighbors,
     scores them with prefetch and inserts those that beat the pool's last; the links of the next row in line are
     prefetched before that.
 
-    Requires ``n_entries >= 1``, a pool of ``list_size + 1`` and a graph whose entries exist. Twin: ``reference.walk``.
+    Requires a pool of ``list_size + 1`` and a start that exists. Twin: ``reference.walk``.
     """
     pool = scratch.pool
     epoch = next_epoch(scratch)
-    _enter(graph, n_entries, codes, entry_codes, query, scratch, epoch)
+    pool[0] = pack(-nearness, start)
+    scratch.tags[start] = epoch
     size = 1
     cursor = np.int64(0)
     n_expanded = 0
@@ -120,7 +116,7 @@ def walk(
     todo = scratch.todo
     n_lines = lines_of(scheme, packed, vectors)
     worst = PAST_EVERY_KEY if list_size > 1 else pool[0]
-    while cursor < size:
+    while cursor < min(size, n_expand):
         key = pool[cursor]
         if key & np.int64(1):
             cursor += 1

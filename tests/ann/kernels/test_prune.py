@@ -8,8 +8,9 @@ import pytest
 from skeg.ann.kernels import prune
 from skeg.ann.kernels.pool import row_of
 from skeg.ann.kernels.score import Codes, score_rows
+from skeg.ann.kernels.walk import DAMAGED
 from skeg.ann.metric import METRICS
-from skeg.ann.quantizers import factors_of
+from skeg.jit import kernel
 from tests import reference
 
 pytestmark = pytest.mark.kernels
@@ -26,7 +27,6 @@ def sorted_keys(rows, target, candidates):
 
 
 def distance(rows, a, b):
-    """`square_distance` is inlined into kernels; a one-candidate pool shows it."""
     return prune.square_distance(rows, np.int64(a), np.int64(b))
 
 
@@ -94,6 +94,15 @@ def test_of_rows_that_are_all_the_same_one_is_kept():
     assert 0 == out[0]
 
 
+@kernel(inline=True)
+def score_as_query(rows, codes, row, settings, out):
+    """Estimates of some rows for one row as a query, which refers to the codes and can't leave compiled code."""
+    metric, digits = settings
+    todo, estimates = out
+    query = prune.row_query(rows, codes, row, metric, digits)
+    score_rows(codes, query, todo, todo.shape[0], estimates)
+
+
 @pytest.mark.parametrize("metric", NAMES)
 @pytest.mark.parametrize("bits", reference.BITS)
 def test_a_stored_row_as_a_query_ranks_by_distance_between_rows(rng, metric, bits):
@@ -102,9 +111,8 @@ def test_a_stored_row_as_a_query_ranks_by_distance_between_rows(rng, metric, bit
     digits = np.zeros(build.steering.codes.shape[1] * 8 // bits, np.int8)
     steering, rows = build.steering, build.rows
     dots = reference.exact_scores(*_rebuilt(steering, rows, row=2), METRICS["ip"])
-    query = prune.row_query(rows, steering, np.int64(2), METRICS[metric], digits)
     estimates = np.zeros(8, np.float32)
-    score_rows(steering, query, np.arange(8), 8, estimates)
+    score_as_query(rows, steering, np.int64(2), (METRICS[metric], digits), (np.arange(8), estimates))
     offsets = steering.factors[:, 1] * (rows.tails[2] if metric == "ip" else 1)
     np.testing.assert_allclose(estimates, dots + offsets, rtol=1e-4, atol=1e-3)
 
@@ -120,39 +128,47 @@ def _rebuilt(steering, rows, row):
     return everything, one[:65]
 
 
+def chosen(build, graph, points, *, span, list_size, degree):
+    """(status, neighbors, degrees) of new rows; degree -1 where the kernel wrote none."""
+    neighbors, degrees = np.zeros((len(points), degree), np.uint32), np.full(len(points), -1, np.int32)
+    pool_size = prune.CANDIDATES * list_size
+    entries = graph.entries
+    entry_codes = Codes(4, build.steering.codes[entries], build.steering.factors[entries], build.steering.vectors)
+    status = prune.choose_neighbors(
+        np.array(points, np.uint32), span, graph, len(entries), build.steering, entry_codes, build.rows,
+        (build.metric, list_size, np.float32(1.1), degree),
+        reference.scratch_for(build.n, pool_size, len(graph.links) // build.n, n_expanded=build.n + pool_size),
+        np.zeros(128, np.int8), np.zeros(build.n + 2 * pool_size, np.int64), (neighbors, degrees),
+    )  # fmt: skip
+    return status, neighbors, degrees
+
+
 @pytest.mark.parametrize("metric", NAMES)
-def test_new_rows_choose_among_what_their_walk_expanded(rng, metric):
+def test_new_rows_choose_among_what_their_walk_met(rng, metric):
     """With a pool for all rows every reachable row is expanded, so the twin can prune all of them."""
-    n, degree = 14, 4
-    build = reference.build_rows(vectors_of(rng, n, 17), metric)
-    graph = reference.graph_of([[(row + 1) % 10] for row in range(10)] + [[]] * 4, range(3), slots=6)
-    points = np.array([11, 13, 10, 12], np.uint32)
-    settings = METRICS[metric], 16, np.float32(1.1), degree
-    out = np.zeros((4, degree), np.uint32), np.full(4, -1, np.int32)
-    entries = Codes(4, build.steering.codes[:3], build.steering.factors[:3], build.steering.vectors)
-    scratch = reference.scratch_for(n, 16, 6, n_expanded=20)
-    arguments = graph, 3, build.steering, entries, build.rows, settings, scratch, np.zeros(128, np.int8)
-    keys = np.zeros(21, np.int64)
-    assert 0 == prune.choose_neighbors(points, (1, 4), *arguments, keys, out)
-    assert -1 == out[1][0], "outside the span"
+    build = reference.build_rows(vectors_of(rng, 14, 17), metric)
+    graph = reference.graph_of([[(row + 1) % 10] for row in range(10)] + [[]] * 4, [0, 5, 7], slots=6)
+    points = [11, 13, 10, 12]
+    status, neighbors, degrees = chosen(build, graph, points, span=(1, 4), list_size=16, degree=4)
+    assert 0 == status
+    assert -1 == degrees[0], "outside the span"
     for i in (1, 2, 3):
-        expected = reference.robust_prune(build.rows, int(points[i]), range(10), np.float32(1.1), degree)
-        assert expected == out[0][i, : out[1][i]].tolist()
+        expected = reference.robust_prune(build.rows, points[i], range(10), np.float32(1.1), 4)
+        assert expected == neighbors[i, : degrees[i]].tolist()
 
 
 def test_a_row_that_the_walk_meets_is_not_its_own_neighbor(rng):
     build = reference.build_rows(vectors_of(rng, 4, 3))
     graph = reference.graph_of([[1], [2], [3], [0]], [0], slots=3)
-    entries = Codes(4, build.steering.codes[:1], build.steering.factors[:1], build.steering.vectors)
-    out = np.zeros((1, 3), np.uint32), np.zeros(1, np.int32)
-    status = prune.choose_neighbors(
-        np.array([2], np.uint32), (0, 1), graph, 1, build.steering, entries, build.rows,
-        (METRICS["l2"], 4, np.float32(2), 3), reference.scratch_for(4, 4, 3), np.zeros(128, np.int8),
-        np.zeros(5, np.int64), out,
-    )  # fmt: skip
-    assert 0 == status
-    assert 2 not in out[0][0, : out[1][0]]
-    assert out[1][0] > 0
+    _, neighbors, degrees = chosen(build, graph, [2], span=(0, 1), list_size=4, degree=3)
+    assert degrees[0] > 0
+    assert 2 not in neighbors[0, : degrees[0]]
+
+
+def test_a_damaged_graph_ends_the_choice(rng):
+    build = reference.build_rows(vectors_of(rng, 4, 3))
+    graph = reference.graph_of([[1], [9], [3], [0]], [0])
+    assert DAMAGED == chosen(build, graph, [2], span=(0, 1), list_size=4, degree=2)[0]
 
 
 def test_lists_are_written_to_their_rows():
@@ -182,7 +198,7 @@ def test_edges_are_grouped_by_target_in_order_of_mention(rng, n_points):
     assert not tally.any()
 
 
-def reversed_edges(rng, lists, groups, slots, max_degree, alpha=1.1):
+def reversed_edges(rng, lists, groups, slots, max_degree):
     """(rows, lists before, lists after) of adding the edges ``groups`` (target -> sources)."""
     n = len(lists)
     rows = reference.build_rows(vectors_of(rng, n, 3)).rows
@@ -190,7 +206,7 @@ def reversed_edges(rng, lists, groups, slots, max_degree, alpha=1.1):
     ends = np.cumsum([len(sources) for sources in groups.values()]).astype(np.int64)
     sources = np.array([s for group in groups.values() for s in group], np.uint32)
     arrays = np.array(list(groups), np.uint32), ends, sources
-    settings = METRICS["l2"], 8, np.float32(alpha), max_degree
+    settings = METRICS["l2"], 8, np.float32(1.1), max_degree
     kept, keys = np.zeros(max_degree, np.uint32), np.zeros(64, np.int64)
     for span in ((0, 1), (1, len(groups))):
         prune.add_reverse_edges(span, arrays, graph.links, slots, graph.ends, rows, settings, keys, kept)
@@ -226,9 +242,7 @@ def test_lists_beyond_the_maximum_degree_are_pruned_and_others_left_alone(rng):
     rows = reference.build_rows(vectors_of(rng, 6, 3)).rows
     graph = reference.graph_of(lists, [0], slots=5)
     settings = METRICS["l2"], 8, np.float32(1.1), 3
-    prune.trim_lists(
-        (0, 5), graph.links, 5, graph.ends, rows, settings, np.zeros(8, np.int64), np.zeros(3, np.uint32)
-    )
+    prune.trim_lists((0, 5), graph.links, 5, graph.ends, rows, settings, np.zeros(8, np.int64), np.zeros(3, np.uint32))
     after = reference.lists_of(graph)
     for row, before in enumerate(lists):
         if len(before) > 3:

@@ -33,13 +33,13 @@ def scored(codes, query, rows):
 
 @pytest.mark.parametrize("bits", reference.BITS)
 @pytest.mark.parametrize("rows", [[], [6], [0, 1, 2, 3, 4, 5, 6], [6, 6, 0, 3, 0]])
-@pytest.mark.parametrize("weight", [0, 1])
-def test_packed_codes(rng, bits, rows, weight):
+@pytest.mark.parametrize(("weight", "n_factors"), [(0, 2), (1, 2), (1, 1)])
+def test_packed_codes(rng, bits, rows, weight, n_factors):
     codes = aligned_zeros((N, 128), np.uint8)
     codes[:] = rng.integers(0, 256, (N, 128))
     digits = rng.integers(-127, 128, 1024 // bits).astype(np.int8)
     query = Query(digits, np.zeros(1, np.float32), np.float32(0.013), np.float32(-37.5), np.float32(weight))
-    packed = Codes(bits, codes, factors_for(rng), NO_VECTORS)
+    packed = Codes(bits, codes, np.ascontiguousarray(factors_for(rng)[:, :n_factors]), NO_VECTORS)
     np.testing.assert_array_equal(reference.score_rows(packed, query, rows), scored(packed, query, rows))
 
 

@@ -18,7 +18,7 @@ N = 24
 class Scene:
     """A ring of rows with chords, coded in one kind, and everything that the kernels want."""
 
-    def __init__(self, rng, kind, metric, dim, list_size, k):
+    def __init__(self, rng, kind, metric, *, dim=17, list_size=N, k=3):
         # Whole numbers: exact scores are exact in float32 too.
         self.vectors = rng.integers(-8, 9, (N, dim)).astype(np.float32)
         self.vectors[:, 0] += 20  # no zero rows
@@ -62,7 +62,7 @@ def query_for(rng, dim):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "pq"])
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_list_for_every_row_makes_the_answer_exact(rng, kind, metric):
-    scene = Scene(rng, kind, metric, 17, N, 5)
+    scene = Scene(rng, kind, metric, k=5)
     query = query_for(rng, 17)
     verdict, ids, scores = scene.one(query)
     assert (OK, 5, 3 + N - 1, N) == tuple(verdict)
@@ -73,7 +73,7 @@ def test_a_list_for_every_row_makes_the_answer_exact(rng, kind, metric):
 
 
 def test_product_codes_steer_too(rng):
-    scene = Scene(rng, "pq", "l2", 3, N, 4)
+    scene = Scene(rng, "pq", "l2", dim=3, k=4)
     query = query_for(rng, 3)
     verdict, ids, _ = scene.one(query)
     exact = reference.exact_scores(scene.vectors, query, scene.metric)
@@ -83,7 +83,7 @@ def test_product_codes_steer_too(rng):
 
 @pytest.mark.parametrize("list_size", [1, 4])
 def test_many_queries_are_answered_as_each_one_alone(rng, list_size):
-    scene = Scene(rng, "tq4", "cosine", 17, list_size, 3)
+    scene = Scene(rng, "tq4", "cosine", list_size=list_size)
     queries = np.stack([query_for(rng, 17) for _ in range(5)])
     verdict, ids, scores, counts = scene.many(queries, (1, 4))
     scored = expanded = 0
@@ -100,7 +100,7 @@ def test_many_queries_are_answered_as_each_one_alone(rng, list_size):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e30])
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_query_that_is_not_finite_is_refused(rng, bad, metric):
-    scene = Scene(rng, "tq4", metric, 17, 4, 3)
+    scene = Scene(rng, "tq4", metric, list_size=4)
     queries = np.stack([query_for(rng, 17) for _ in range(4)])
     queries[2, 16] = bad
     with np.errstate(over="ignore"):  # 1e30 squared is what the kernel has to notice
@@ -109,12 +109,12 @@ def test_a_query_that_is_not_finite_is_refused(rng, bad, metric):
 
 def test_a_zero_query_is_refused_under_cosine_only(rng):
     zero = np.zeros(17, np.float32)
-    assert QUERY_ZERO == Scene(rng, "tq4", "cosine", 17, 4, 3).one(zero)[0][0]
+    assert QUERY_ZERO == Scene(rng, "tq4", "cosine", list_size=4).one(zero)[0][0]
     for metric in ("ip", "l2"):
-        assert OK == Scene(rng, "tq4", metric, 17, 4, 3).one(zero)[0][0]
+        assert OK == Scene(rng, "tq4", metric, list_size=4).one(zero)[0][0]
 
 
 def test_a_damaged_graph_is_reported_with_the_query(rng):
-    scene = Scene(rng, "tq4", "cosine", 17, N, 3)
+    scene = Scene(rng, "tq4", "cosine")
     scene.graph[0][5] = N
     assert (GRAPH_DAMAGED, 0) == tuple(scene.many(query_for(rng, 17)[None], (0, 1))[0])[:2]

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import pytest
 
 from skeg.ann.arrays import aligned_zeros
 from skeg.ann.kernels import simd
+from skeg.jit import kernel
 from tests import reference
 
 pytestmark = pytest.mark.kernels
 
-# Intrinsics can be called from compiled code only.
+
+def from_python(primitive):
+    """Intrinsics can be called from compiled code only."""
+
+    def call(*args):
+        return primitive(*args)
+
+    return kernel(inline=True)(call)
+
+
 PACKED = {
-    1: numba.njit(lambda codes, row, query: simd.dot_packed_1(codes, row, query)),
-    2: numba.njit(lambda codes, row, query: simd.dot_packed_2(codes, row, query)),
-    4: numba.njit(lambda codes, row, query: simd.dot_packed_4(codes, row, query)),
-    8: numba.njit(lambda codes, row, query: simd.dot_packed_8(codes, row, query)),
+    bits: from_python(primitive)
+    for bits, primitive in (
+        (1, simd.dot_packed_1),
+        (2, simd.dot_packed_2),
+        (4, simd.dot_packed_4),
+        (8, simd.dot_packed_8),
+    )
 }
-dot_bytes = numba.njit(lambda codes, a, b: simd.dot_bytes(codes, a, b))
-shift_up = numba.njit(lambda array, start, count: simd.shift_up(array, start, count))
-prefetch_row = numba.njit(lambda array, row, n_lines: simd.prefetch_row(array, row, n_lines))
-butterfly = numba.njit(lambda x, a, b, count, scale: simd.butterfly(x, a, b, count, scale))
-hadamard_16 = numba.njit(lambda x, start, blocks: simd.hadamard_16(x, start, blocks))
+dot_bytes = from_python(simd.dot_bytes)
+shift_up = from_python(simd.shift_up)
+prefetch_row = from_python(simd.prefetch_row)
+butterfly = from_python(simd.butterfly)
+hadamard_16 = from_python(simd.hadamard_16)
 
 
 def code_rows(rng, n_bytes):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from skeg.ann.kernels.score import Codes, Query
-from skeg.ann.kernels.walk import DAMAGED, walk
+from skeg.ann.kernels.walk import DAMAGED, nearest_entry, walk
 from tests import reference
 
 pytestmark = pytest.mark.kernels
@@ -20,44 +20,64 @@ def scene(rng, n, *, ties=False):
         codes[:] = codes[0]
         factors[:, 1] = rng.integers(0, 3, n)
     query = Query(
-        rng.integers(-127, 128, 128).astype(np.int8), np.zeros(1, np.float32), np.float32(0.01), np.float32(5), np.float32(1)
+        rng.integers(-127, 128, 128).astype(np.int8),
+        np.zeros(1, np.float32),
+        np.float32(0.01),
+        np.float32(5),
+        np.float32(1),
     )
     packed = Codes(4, codes, factors, np.zeros((1, 1), np.float32))
     return packed, query, reference.score_rows(packed, query, range(n))
 
 
-def walked(graph, codes, query, list_size, scratch=None):
-    """(result, pool keys without flags, expanded rows, counters) of the kernel."""
+def walked(graph, codes, query, list_size, *, n_expand=None, scratch=None, nearness=np.inf):
+    """(result, pool keys without flags, expanded rows, counters) of the kernel, from the graph's first entry."""
     n = len(graph.starts)
-    scratch = scratch or reference.scratch_for(n, list_size, max(n, len(graph.entries)))
+    start, n_expand = np.int64(graph.entries[0]), n_expand or list_size
+    scratch = scratch or reference.scratch_for(n, list_size, n)
     scratch.counters[:] = 0
-    entry_codes = Codes(codes.scheme, codes.codes[graph.entries], codes.factors[graph.entries], codes.vectors)
-    size = walk(graph, len(graph.entries), codes, entry_codes, query, list_size, scratch)
+    size = walk(graph, start, np.float32(nearness), codes, query, list_size, n_expand, scratch)
     pool = scratch.pool[: max(size, 0)]
-    assert size == DAMAGED or (pool & 1).all(), "every row of the pool was expanded"
-    return size, (pool & ~1).tolist(), scratch.expanded[: scratch.counters[2]].tolist(), scratch.counters.tolist()
+    expanded = scratch.expanded[: scratch.counters[2]].tolist()
+    if size != DAMAGED and len(expanded) == scratch.counters[1]:
+        assert [row in expanded for row in (pool >> 1 & 0x7FFFFFFF).tolist()] == (pool & 1).tolist()
+        assert (pool[:n_expand] & 1).all()
+    return size, (pool & ~1).tolist(), expanded, scratch.counters.tolist()
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 17, 48])
-@pytest.mark.parametrize("list_size", [1, 2, 5, 60])
+@pytest.mark.parametrize(("list_size", "n_expand"), [(1, 1), (2, 2), (5, 5), (60, 60), (2, 1), (10, 5), (60, 7)])
 @pytest.mark.parametrize("ties", [False, True])
-def test_walk_finds_expands_and_counts_what_its_twin_does(rng, n, list_size, ties):
-    for _ in range(3):
+def test_walk_finds_expands_and_counts_what_its_twin_does(rng, n, list_size, n_expand, ties):
+    for guess in (False, False, True):
         codes, query, estimates = scene(rng, n, ties=ties)
         lists = reference.random_lists(rng, n, 6)
-        entries = rng.permutation(n)[: rng.integers(1, n + 1)].tolist()
-        size, pool, expanded, counters = walked(reference.graph_of(lists, entries), codes, query, list_size)
-        expected_pool, expected_rows, scored = reference.walk(lists, entries, estimates, list_size)
+        start = int(rng.integers(n))
+        nearness = np.float32(np.inf) if guess else estimates[start]
+        graph = reference.graph_of(lists, [start])
+        size, pool, expanded, counters = walked(graph, codes, query, list_size, n_expand=n_expand, nearness=nearness)
+        expected_pool, expected_rows, scored = reference.walk(
+            lists, start, nearness, estimates, list_size=list_size, n_expand=n_expand
+        )
         assert expected_pool == pool
         assert len(expected_pool) == size
         assert expected_rows == expanded
         assert [scored, len(expected_rows)] == counters[:2]
 
 
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_nearest_entry_is_the_first_with_the_highest_estimate(rng, ties):
+    codes, query, estimates = scene(rng, 30, ties=ties)
+    for n_entries in (1, 2, 17, 30):
+        entry, nearness = nearest_entry(n_entries, codes, query)
+        assert int(np.argmax(estimates[:n_entries])) == entry
+        assert estimates[entry] == nearness
+
+
 def test_a_list_as_long_as_the_graph_finds_all_that_can_be_reached_in_order(rng):
     codes, query, estimates = scene(rng, 30)
     lists = [[(row + 1) % 30] for row in range(30)]
-    _, pool, _, _ = walked(reference.graph_of(lists, [3]), codes, query, 30)
+    _, pool, _, _ = walked(reference.graph_of(lists, [3]), codes, query, 30, nearness=estimates[3])
     assert reference.keys_of(-estimates, range(30)).tolist() == pool
 
 
@@ -66,14 +86,14 @@ def test_scratch_can_be_used_again_and_again(rng):
     codes, query, _ = scene(rng, 4)
     graph = reference.graph_of([[1, 2], [2, 3], [3, 0], [0]], [0])
     scratch = reference.scratch_for(4, 4, 4)
-    answers = [walked(graph, codes, query, 4, scratch) for _ in range(600)]
+    answers = [walked(graph, codes, query, 4, scratch=scratch) for _ in range(600)]
     assert all(answer == answers[0] for answer in answers)
 
 
 def test_more_expanded_rows_than_the_caller_has_room_for(rng):
     codes, query, _ = scene(rng, 20)
     graph = reference.graph_of([[(row + 1) % 20] for row in range(20)], [0])
-    _, _, expanded, counters = walked(graph, codes, query, 20, reference.scratch_for(20, 20, 20, n_expanded=3))
+    _, _, expanded, counters = walked(graph, codes, query, 20, scratch=reference.scratch_for(20, 20, 20, n_expanded=3))
     assert 3 == len(expanded)
     assert 20 == counters[1]
 
@@ -111,8 +131,8 @@ def test_a_damaged_graph_is_reported(rng, change):
 def test_a_list_longer_than_the_work_space_is_damage(rng):
     codes, query, _ = scene(rng, 4)
     graph = reference.graph_of([[1, 2, 3], [], [], []], [0])
-    assert 4 == walked(graph, codes, query, 4, reference.scratch_for(4, 4, 3))[0]
-    assert DAMAGED == walked(graph, codes, query, 4, reference.scratch_for(4, 4, 2))[0]
+    assert 4 == walked(graph, codes, query, 4, scratch=reference.scratch_for(4, 4, 3))[0]
+    assert DAMAGED == walked(graph, codes, query, 4, scratch=reference.scratch_for(4, 4, 2))[0]
 
 
 def test_random_damage_ends_in_an_answer_or_a_report(rng):
