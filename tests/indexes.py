@@ -54,9 +54,13 @@ def _place():
     return Path(folder)
 
 
-@functools.cache
 def built(kind="tq4", metric="cosine", n=600):
     """Folder of an index of `rows` with `ids_of`, made once; copy it with `copied` before changing it."""
+    return _built(kind, metric, n)
+
+
+@functools.cache
+def _built(kind, metric, n):
     path = _place() / f"{kind}-{metric}-{n}"
     build_index(rows(n, metric), path, ids=ids_of(n), kind=kind, metric=metric, threads=1).close()
     return path

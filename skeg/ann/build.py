@@ -38,7 +38,7 @@ from skeg.ann.vamana import BuildRows, BuiltGraph, GraphBuilder, insertion_order
 from skeg.ann.writers import write_npy
 from skeg.checks import as_choice, check_unique_ids
 from skeg.errors import VectorError
-from skeg.files import AnyPath, BuildFolder
+from skeg.files import AnyPath, BuildFolder, disk_errors
 
 ROWS_A_BLOCK = 2048
 """Rows encoded or copied at a time: a few megabytes."""
@@ -146,6 +146,7 @@ class _Pipeline:
         reporter: Reporter,
     ) -> None:
         self._folder = folder
+        self._spool = folder.path / "spool.npy"
         self._metric = metric
         self._kind = kind
         self._params = params
@@ -166,6 +167,8 @@ class _Pipeline:
             encoded = self._encode(source, n, memory, steering, fine, own)
             graph = self._graph(encoded, n, memory)
             self._write(source, row_ids, encoded, graph)
+        with disk_errors(self._spool, "remove"):
+            self._spool.unlink(missing_ok=True)
         self._verify()
         self._publish()
 
@@ -174,9 +177,8 @@ class _Pipeline:
         report = self._reporter.stage("read", opened.n or 0)
         if opened.random_access:
             return opened
-        spool = self._folder.path / "spool.npy"
-        write_npy(spool, _counted(opened, report))
-        return open_source(spool)
+        write_npy(self._spool, _counted(opened, report))
+        return open_source(self._spool)
 
     def _row_ids(self, ids: Any, n: int) -> npt.NDArray[np.uint64]:
         if ids is None:

@@ -125,22 +125,28 @@ class ExactSearch:
 def scan_vectors(
     vectors: Float32s, ids: npt.NDArray[np.uint64], queries: Float32s, k: int, metric: str, threads: int
 ) -> ExactHits:
-    """Exact hits among stored vectors (n, dim) float32 with ids (n,) uint64, in any order, for queries (n_queries, dim).
+    """Exact hits for queries (n_queries, dim) among vectors (n, dim), both float32, with ids (n,) uint64 in any order.
 
     Raises
     ------
     VectorError
         A query or a stored vector is not finite, or zero under cosine.
     """
-    ranks = by_rank = NO_ROWS
-    if not (ids[1:] > ids[:-1]).all():
-        by_rank = np.argsort(ids, kind="stable").astype(np.uint32)
-        ranks = np.empty_like(by_rank)
-        ranks[by_rank] = np.arange(len(ids), dtype=np.uint32)
+    ranks, by_rank = id_ranks(ids)
     search = ExactSearch(queries, k, metric, shared_workers(threads), ranks)
     for start, stop in spans(len(vectors), block_rows(queries.shape[1])):
         search.add(vectors[start:stop], checked_norms(vectors[start:stop], metric, start))
     return search.hits(ids, by_rank)
+
+
+def id_ranks(ids: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Place of each row by id, and the row at each place; both empty if ids ascend by row."""
+    if (ids[1:] > ids[:-1]).all():
+        return NO_ROWS, NO_ROWS
+    by_rank = np.argsort(ids, kind="stable").astype(np.uint32)
+    ranks = np.empty_like(by_rank)
+    ranks[by_rank] = np.arange(len(ids), dtype=np.uint32)
+    return ranks, by_rank
 
 
 def exact_search(base: Any, queries: Any, k: int, *, metric: str = "cosine", threads: int | None = None) -> Hits:

@@ -12,8 +12,8 @@ from skeg.checks import as_positive_int
 from skeg.errors import VectorError
 
 EPSILON = 1e-5
-"""Relative slack of the score that a hit must reach: covers the rounding of float32 sums, where ann-benchmarks' absolute
-1e-3 would count near misses on data whose distances are small."""
+"""Relative slack of the score that a hit must reach: covers the rounding of float32 sums. The absolute 1e-3 of
+ann-benchmarks would count near misses on data whose distances are small."""
 
 
 def recall_at_k(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 from pathlib import Path
@@ -11,16 +12,16 @@ import numpy as np
 import pytest
 
 from skeg import ParameterError, StorageError, VectorError, files, mapped
-from skeg.ann import Index, build_index, budget
+from skeg.ann import Index, budget, build_index
 from skeg.ann.format import HOT
 from skeg.ann.params import GraphParams
 from skeg.ann.segment import SEGMENT
 from tests.indexes import (
     KINDS,
     METRICS,
+    built,
     contents,
     copied,
-    built,
     ids_of,
     nearest,
     queries,
@@ -213,7 +214,11 @@ def test_a_row_that_cannot_be_used_is_named(tmp_path, metric, value, row, source
     else:
         vectors[row, 17] = value
     place = tmp_path / "x.npy"
-    given = {"array": lambda: vectors, "iterator": lambda: blocks(vectors, 100, 200), "npy": lambda: save(place, vectors)}
+    given = {
+        "array": lambda: vectors,
+        "iterator": lambda: blocks(vectors, 100, 200),
+        "npy": lambda: save(place, vectors),
+    }
     with pytest.raises(VectorError, match=f"row {row}") as caught:
         build_index(given[source](), tmp_path / "a", metric=metric)
     assert row == caught.value.row
@@ -378,7 +383,11 @@ def test_a_read_only_folder_is_refused(tmp_path, monkeypatch):
 def fails_in(stage, monkeypatch, module, name, failure=no_space):
     """Let a function fail while a stage is under way; gives the progress callback that watches the stages."""
     original, now = getattr(module, name), []
-    monkeypatch.setattr(module, name, lambda *a, **k: (failure if now[-1:] == [stage] else original)(*a, **k))
+
+    def sometimes(*args, **options):
+        return (failure if now[-1:] == [stage] else original)(*args, **options)
+
+    monkeypatch.setattr(module, name, sometimes)
     return lambda progress: now.append(progress.stage)
 
 
@@ -491,7 +500,7 @@ def test_progress_goes_through_all_stages_in_order(tmp_path, source, threads):
     stages = [report.stage for report in reports]
     assert list(STAGES) == list(dict.fromkeys(stages))
     assert stages == sorted(stages, key=STAGES.index)
-    for earlier, later in zip(reports, reports[1:], strict=False):
+    for earlier, later in itertools.pairwise(reports):
         assert earlier.elapsed_s <= later.elapsed_s
         assert earlier.stage != later.stage or earlier.done <= later.done
     assert all(0 <= report.done <= report.total for report in reports)

@@ -135,7 +135,9 @@ def _multiply(queries: Any, first: Any, count: Any, vectors: Any, rows: Any, met
 
 
 @kernel()
-def _keep_best(products: Any, q: Any, count: Any, scales: Any, norm: Any, first: Any, ranks: Any, heap: Any, size: Any) -> Any:
+def _keep_best(
+    products: Any, q: Any, count: Any, scales: Any, norm: Any, first: Any, ranks: Any, heap: Any, size: Any
+) -> Any:
     """Offer the scores ``products[q, c] / (scales[c] * norm)`` of rows ``first + c``; gives how many are kept.
 
     A block of 16 is passed over unless one of them may enter the heap.
@@ -156,7 +158,16 @@ def _keep_best(products: Any, q: Any, count: Any, scales: Any, norm: Any, first:
 
 @kernel()
 def nearest_rows(
-    queries: Any, norms: Any, span: Any, metric: Any, base: Any, ranks: Any, first_row: Any, heaps: Any, sizes: Any, work: Any
+    queries: Any,
+    norms: Any,
+    span: Any,
+    metric: Any,
+    base: Any,
+    ranks: Any,
+    first_row: Any,
+    heaps: Any,
+    sizes: Any,
+    work: Any,
 ) -> None:
     """Offer the exact scores of all rows of a block to the heaps of ``queries[span[0]:span[1]]``.
 

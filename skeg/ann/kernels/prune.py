@@ -48,25 +48,23 @@ def square_distance(rows: Any, a: Any, b: Any) -> Any:
 
 @kernel()
 def robust_prune(rows: Any, keys: Any, count: Any, alpha: Any, max_degree: Any, out: Any) -> Any:
-    """Choose at most ``max_degree`` of ``keys[:count]`` (sorted, nearest first, without repeats) into ``out``.
+    """Choose at most ``max_degree`` of ``keys[:count]`` (sorted, nearest first) into ``out``; overwrites the keys.
 
     A candidate is kept unless ``alpha`` times its squared distance to a kept one is at most its squared distance to the
     row whose list this is. Gives the number kept. Twin: ``reference.robust_prune``.
     """
     kept = 0
-    for i in range(count):
-        candidate = row_of(keys[i])
-        limit = distance_of(keys[i])
-        covered = False
-        for j in range(kept):
-            if alpha * square_distance(rows, candidate, np.int64(out[j])) <= limit:
-                covered = True
-                break
-        if not covered:
-            out[kept] = np.uint32(candidate)
-            kept += 1
-            if kept == max_degree:
-                break
+    while count > 0 and kept < max_degree:
+        nearest = row_of(keys[0])
+        out[kept] = np.uint32(nearest)
+        kept += 1
+        # One row against all that are left: no branch depends on a distance, and the row stays in the nearest cache.
+        left = 0
+        for i in range(1, count):
+            key = keys[i]
+            keys[left] = key
+            left += np.int64(alpha * square_distance(rows, row_of(key), nearest) > distance_of(key))
+        count = left
     return kept
 
 

@@ -1,14 +1,14 @@
-"""Exhaustive scan over codes: a one-bit sketch of every row, the whole code of those it lets pass, exact scores of the best.
+"""Exhaustive scan over codes: a one-bit sketch of every row, the codes of those it lets pass, exact scores of the best.
 
 The sketch of a row is the highest bit of each of its code's digits: for a rotated vector the signs of its coordinates,
 whose estimate of an inner product has a known error (RaBitQ: Gao & Long, SIGMOD 2024, theorem 3.2). Only rows whose
-estimate plus `SLACK` standard errors reaches the worst candidate kept so far are scored by their codes. One thread reads
-memory at 31 GB/s and multiplies two registers of bytes a cycle on the machine where this was chosen, so that a scan of
-the 4-bit codes alone (22.6 MB for 117,659 x 384) would wait for memory, and one of the sketches (5.6 MB) does not.
+estimate plus `SLACK` standard errors reaches the worst candidate kept so far are scored by their codes. On the machine
+where this was chosen one thread reads memory at 31 GB/s, so that a scan of the 4-bit codes themselves (22.6 MB for
+117,659 x 384) waits for memory: it took 0.76 ms a query, that of the sketches (5.6 MB) takes 0.24.
 
-Sketches lie in groups of 16 rows, interleaved by 4 bytes: lane l of each 64-byte word belongs to row l, and bit s of its
-byte j to dimension ``32 word + 4 s + j``. So a product of the word with 4 broadcast query digits adds to one sum a lane,
-with no horizontal additions.
+Sketches lie in groups of 16 rows, interleaved by 4 bytes: lane l of each 64-byte word belongs to row l, and bit s of
+its byte j to dimension ``32 word + 4 s + j``. So a product of the word with 4 broadcast query digits adds to one sum a
+lane, with no horizontal additions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,16 @@ from skeg.ann.kernels.prepare import COSINE, Transform, prepare_query, square_su
 from skeg.ann.kernels.rerank import rerank
 from skeg.ann.kernels.score import Codes, Query, score_rows
 from skeg.ann.kernels.simd import prefetch_row
-from skeg.ann.kernels.simd_scan import GROUP, MANY, SOME, group_passes, lowest_bit, sum_group_many, sum_group_one, sum_group_some
+from skeg.ann.kernels.simd_scan import (
+    GROUP,
+    MANY,
+    SOME,
+    group_passes,
+    store_lanes,
+    sum_group_many,
+    sum_group_one,
+    sum_group_some,
+)
 from skeg.jit import kernel
 
 # What a scan ends with, beside the query it got to.
@@ -37,6 +46,9 @@ BLOCK_GROUPS = 128
 
 BLOCK_ROWS = BLOCK_GROUPS * GROUP
 
+AHEAD_GROUPS = 8
+"""Groups between the one being multiplied and the one being asked for when a single query waits for memory."""
+
 WAITING_ROWS = 3 * BLOCK_ROWS
 """Room for the waiting rows of a query."""
 
@@ -46,15 +58,15 @@ WAITING_CHUNK = 64
 FETCHED_ROWS = 16
 """Rows whose codes are asked for before the first of them is scored."""
 
-HASTE = 0.0
+HASTE = 0.5
 """Rows within this many standard errors of the worst candidate don't wait."""
 
 SKETCH_ERROR = 0.3014
 """Standard error of a sketch's product of halves with a query, in lengths of the query: sqrt(1 - 2 / pi) / 2."""
 
 SLACK = 3.0
-"""Standard errors by which a sketch may fall short of the worst candidate: no true neighbor of 200 queries was lost at 3.5
-with 20 candidates on 117,659 x 384 (574 rows pass on average), and one of 2,000 at 3.0 with 10."""
+"""Standard errors by which a sketch may fall short of the worst candidate. With 20 candidates, none of the 2,000 true
+neighbors of 200 queries on 117,659 x 384 was lost at 3.0 nor at 3.5, where half as many rows more have to be scored."""
 
 
 class Sketches(NamedTuple):
@@ -69,9 +81,10 @@ class Tile(NamedTuple):
 
     digits (MANY, padded dimensions) int8; tables (MANY, table) float32; work (dim,) float32; numbers (MANY, 5) float32:
     step, bias and weight of the query, the sketches' bias less the slack, and how much of it makes a row wait; woven
-    int32 (MANY * 8 * words,): the digits as `sum_group_many` reads them; sums (MANY, `BLOCK_ROWS`) int32; todo int64 and
-    estimates float32 (`BLOCK_ROWS` + 1,); waiting int64 and bounds float32 (MANY, `WAITING_ROWS`); heaps int64 (MANY, depth);
-    sizes int64 (MANY, 2): rows kept and waiting; counters int64 (1,): rows scored by their codes.
+    int32 (MANY * 8 * words,): the digits as `sum_group_many` reads them; sums (MANY, `BLOCK_ROWS`) int32; passed int32
+    (2, `BLOCK_ROWS` + 16): see `store_lanes`; todo int64 and estimates float32 (`BLOCK_ROWS`,); waiting int64 and
+    bounds float32 (MANY, `WAITING_ROWS`); heaps int64 (MANY, depth); sizes int64 (MANY, 2): rows kept and waiting;
+    counters int64 (1,): rows scored by their codes.
     """
 
     digits: Any
@@ -80,6 +93,7 @@ class Tile(NamedTuple):
     numbers: Any
     woven: Any
     sums: Any
+    passed: Any
     todo: Any
     estimates: Any
     waiting: Any
@@ -126,7 +140,9 @@ def sketch_rows(codes: Any, factors: Any, bits: Any, dim: Any, first_row: Any, s
 
 
 @kernel()
-def _prepare(queries: Any, first: Any, count: Any, metric: Any, scheme: Any, slack: Any, transform: Any, tile: Any) -> Any:
+def _prepare(
+    queries: Any, first: Any, count: Any, metric: Any, scheme: Any, slack: Any, transform: Any, tile: Any
+) -> Any:
     """Prepare ``queries[first:first + count]``; gives (status, query it stopped at)."""
     for q in range(count):
         raw = queries[first + q]
@@ -179,6 +195,7 @@ def _weave(tile: Any, count: Any, n_items: Any) -> None:
 def _sum_groups(groups: Any, start: Any, stop: Any, tile: Any, count: Any) -> None:
     """Products of all rows of some groups with the digits of the first ``count`` queries, into ``tile.sums``."""
     n_items = groups.shape[1] // 8
+    n_lines = np.int64(groups.shape[1] // 64)
     first = 0
     while first < count:
         width = _width(count - first)
@@ -186,6 +203,7 @@ def _sum_groups(groups: Any, start: Any, stop: Any, tile: Any, count: Any) -> No
         for group in range(start, stop):
             column = np.int64((group - start) * GROUP)
             if width == 1:
+                prefetch_row(groups, np.int64(min(group + AHEAD_GROUPS, groups.shape[0] - 1)), n_lines)
                 sum_group_one(groups, np.int64(group), tile.woven, woven, tile.sums, np.int64(first), column)
             elif width == SOME:
                 sum_group_some(groups, np.int64(group), tile.woven, woven, tile.sums, np.int64(first), column)
@@ -198,41 +216,42 @@ def _sum_groups(groups: Any, start: Any, stop: Any, tile: Any, count: Any) -> No
 def _gather(sketches: Any, start: Any, stop: Any, n: Any, tile: Any, q: Any) -> Any:
     """Collect the rows of some groups whose sketch lets them pass for query q; gives how many are to be scored now.
 
-    Those are in ``tile.todo``, with the estimates that were compared in ``tile.estimates``; rows that pass only thanks to
-    most of the slack are put to the waiting ones: few of them will still pass at the end.
+    Those are in ``tile.todo``, with the estimates that were compared in ``tile.estimates``; rows that pass only thanks
+    to most of the slack are put to the waiting ones: few of them will still pass at the end.
     """
     step, weight, bias, wait = tile.numbers[q, 0], tile.numbers[q, 2], tile.numbers[q, 3], tile.numbers[q, 4]
     least = least_score(tile.heaps[q], tile.sizes[q, 0])
-    count = 0
-    waiting = tile.sizes[q, 1]
+    passed = np.int64(0)
     for group in range(start, stop):
         column = np.int64((group - start) * GROUP)
         mask = group_passes(
             sketches.factors, np.int64(group), tile.sums, np.int64(q), column, step, bias, weight, least
         )
-        while mask != 0:
-            lane = lowest_bit(mask)
-            mask &= mask - 1
-            row = group * GROUP + lane
-            scale = sketches.factors[group, 0, lane] * step
-            offset = sketches.factors[group, 1, lane] * weight
-            bound = scale * (np.float32(tile.sums[q, column + lane]) - bias) + offset
-            # Both lists are written and one of them moves on: a branch here would be a coin toss.
-            now = np.int64(bound - scale * wait >= least)
-            tile.todo[count] = row
-            tile.estimates[count] = bound
-            tile.waiting[q, waiting] = row
-            tile.bounds[q, waiting] = bound
-            exists = np.int64(row < n)
-            count += now * exists
-            waiting += (1 - now) * exists
+        if mask != 0:
+            passed += store_lanes(mask, np.int64(group * GROUP), tile.sums, np.int64(q), column, tile.passed, passed)
+    count = np.int64(0)
+    waiting = tile.sizes[q, 1]
+    for i in range(passed):
+        row = np.int64(tile.passed[0, i])
+        factors = sketches.factors[row // GROUP]
+        scale = factors[0, row % GROUP] * step
+        bound = scale * (np.float32(tile.passed[1, i]) - bias) + factors[1, row % GROUP] * weight
+        # Both lists are written and one of them moves on: a branch here would be a coin toss.
+        now = np.int64(bound - scale * wait >= least)
+        tile.todo[count] = row
+        tile.estimates[count] = bound
+        tile.waiting[q, waiting] = row
+        tile.bounds[q, waiting] = bound
+        exists = np.int64(row < n)
+        count += now * exists
+        waiting += (1 - now) * exists
     tile.sizes[q, 1] = waiting
     return count
 
 
 @kernel()
 def _score_todo(codes: Any, ranks: Any, tile: Any, q: Any, count: Any) -> None:
-    """Offer the rows in ``tile.todo`` to the heap of query q by their codes; by ``tile.estimates`` if there are no codes."""
+    """Offer the rows in ``tile.todo`` to the heap of query q, by their codes or, without any, by ``tile.estimates``."""
     if codes.codes.shape[0] > 0:
         n_lines = np.int64((codes.codes.shape[1] + 63) >> 6)
         for i in range(min(count, FETCHED_ROWS)):
@@ -301,11 +320,12 @@ def scan_queries(
     """Scan all rows for ``queries[span[0]:span[1]]``; gives (status, query it stopped at).
 
     The tuples keep one call cheap: each is unpacked once. queries (n_queries, dim) float32, raw; settings = (metric,
-    scheme, slack float32: `SLACK`, or 0 where the sketches are the codes); rows = (groups, sketch factors, codes, factors,
-    ranks, rows by rank): see `Sketches` and `Codes`, of which one may have no rows; ranks uint32 (n,) order rows among
-    equal estimates, empty where ids ascend by row; transform as in `Transform`; base = (vectors (n, dim) float32, ids (n,)
-    uint64); space = the fields of `Tile`, whose heaps' length is the number of candidates scored exactly; out = (ids
-    (n_queries, k) uint64, scores (n_queries, k) float32, counts (n_queries,) int64). Twin: ``reference_scan.scan``.
+    scheme, slack float32: `SLACK`, or 0 where the sketches are the codes); rows = (groups, sketch factors, codes,
+    factors, ranks, rows by rank): see `Sketches` and `Codes`, of which one may have no rows; ranks uint32 (n,) order
+    rows among equal estimates, empty where ids ascend by row; transform as in `Transform`; base = (vectors (n, dim)
+    float32, ids (n,) uint64); space = the fields of `Tile`, whose heaps' length is the number of candidates scored
+    exactly; out = (ids (n_queries, k) uint64, scores (n_queries, k) float32, counts (n_queries,) int64).
+    Twin: ``reference_scan.scan``.
     """
     metric, scheme, slack = settings
     sketches = Sketches(rows[0], rows[1])
@@ -313,7 +333,7 @@ def scan_queries(
     turned = Transform(transform[0], transform[1], transform[2], transform[3])
     tile = Tile(
         space[0], space[1], space[2], space[3], space[4], space[5], space[6], space[7], space[8], space[9], space[10],
-        space[11], space[12],
+        space[11], space[12], space[13],
     )  # fmt: skip
     n = base[1].shape[0]
     n_groups = (n + GROUP - 1) // GROUP

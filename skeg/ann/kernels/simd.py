@@ -331,3 +331,72 @@ def _make_hadamard_16() -> Any:
 
 
 hadamard_16 = _make_hadamard_16()
+
+
+def _masked(builder: Any, address: Any, mask: Any, passed: Any) -> Any:
+    """Load the lanes of a mask, and nothing else, from an address; the other lanes are those of ``passed``."""
+    pointer = builder.inttoptr(address, passed.type.as_pointer())
+    return _call(builder, "llvm.masked.load.v8i64.p0", passed.type, [pointer, _I32(8), mask, passed])
+
+
+def _make_insert_sorted() -> Any:
+    """Insert ``key`` into ascending ``pool[:size]``, moving what is larger one place up; gives the key's place.
+
+    int64; ``pool[size]`` is overwritten. Counts the smaller keys in whole vectors: up to a few hundred entries, reading
+    all of them costs less than the branches of a binary search, which nobody can predict.
+    """
+    if FAMILY != "avx512":
+
+        @kernel(inline=True)
+        def counting(pool: Any, size: Any, key: Any) -> Any:
+            place = np.int64(0)
+            for i in range(size):
+                place += np.int64(pool[i] < key)
+            shift_up(pool, place, size - place)
+            pool[place] = key
+            return place
+
+        return counting
+
+    @intrinsic
+    def insert(typingctx: Any, pool: Any, size: Any, key: Any) -> Any:
+        def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
+            eight = _vec(_I64, 8)
+            undefined, none = ir.Constant(eight, ir.Undefined), ir.Constant(eight, [0] * 8)
+
+            def spread(value: Any) -> Any:
+                zeros = ir.Constant(_vec(_I32, 8), [0] * 8)
+                return b.shuffle_vector(b.insert_element(undefined, value, _I32(0)), undefined, zeros)
+
+            def block(index: Any) -> tuple[Any, Any]:
+                """Address of eight entries, and their numbers."""
+                numbers = b.add(ir.Constant(eight, list(range(8))), spread(b.shl(index, ir.Constant(_I64, 3))))
+                return b.add(base, b.shl(index, ir.Constant(_I64, 6))), numbers
+
+            base = _address(context, b, sig.args[0], args[0], ir.Constant(_I64, 0))
+            ends, keys = spread(args[1]), spread(args[2])
+            smaller = cgutils.alloca_once_value(b, none)
+            last = b.lshr(args[1], ir.Constant(_I64, 3))
+            with cgutils.for_range(b, b.add(last, ir.Constant(_I64, 1))) as loop:
+                address, numbers = block(loop.index)
+                here = _masked(b, address, b.icmp_signed("<", numbers, ends), keys)
+                b.store(b.add(b.load(smaller), b.zext(b.icmp_signed("<", here, keys), eight)), smaller)
+            place = _call(b, "llvm.vector.reduce.add.v8i64", _I64, [b.load(smaller)])
+            places = spread(place)
+            first = b.lshr(place, ir.Constant(_I64, 3))
+            with cgutils.for_range(b, b.add(b.sub(last, first), ir.Constant(_I64, 1))) as loop:
+                address, numbers = block(b.sub(last, loop.index))
+                inside = b.icmp_signed("<=", numbers, ends)
+                moved = _masked(b, address, b.icmp_signed("<", numbers, places), keys)
+                above = b.and_(inside, b.icmp_signed(">", numbers, places))
+                moved = _masked(b, b.sub(address, ir.Constant(_I64, 8)), above, moved)
+                pointer = b.inttoptr(address, eight.as_pointer())
+                _call(b, "llvm.masked.store.v8i64.p0", ir.VoidType(), [moved, pointer, _I32(8), inside])
+            return place
+
+        return types.int64(pool, types.int64, types.int64), codegen
+
+    return insert
+
+
+insert_sorted = _make_insert_sorted()

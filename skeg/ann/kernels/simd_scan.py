@@ -17,7 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from skeg.ann.kernels import simd
+from skeg.ann.kernels.simd import _address, _call, _dpbusd512, _load, _row_address, _splat, _vec
 from skeg.jit import FAMILY, JIT_DISABLED, kernel
 
 GROUP = 16
@@ -34,15 +34,15 @@ def _undefined(vector: Any) -> Any:
     return ir.Constant(vector, ir.Undefined)
 
 
-def _splat(b: Any, value: Any, lanes: int) -> Any:
+def _broadcast(b: Any, value: Any, lanes: int) -> Any:
     """One value in every lane; LLVM folds a load of it into the instruction that uses it."""
-    vector = simd._vec(value.type, lanes)
+    vector = _vec(value.type, lanes)
     first = b.insert_element(_undefined(vector), value, _I32(0))
-    return b.shuffle_vector(first, _undefined(vector), ir.Constant(simd._vec(_I32, lanes), [0] * lanes))
+    return b.shuffle_vector(first, _undefined(vector), ir.Constant(_vec(_I32, lanes), [0] * lanes))
 
 
 def _shuffle(b: Any, left: Any, right: Any, lanes: list[int]) -> Any:
-    return b.shuffle_vector(left, right, ir.Constant(simd._vec(_I32, len(lanes)), lanes))
+    return b.shuffle_vector(left, right, ir.Constant(_vec(_I32, len(lanes)), lanes))
 
 
 # ---- sketches: one bit a dimension ----------------------------------------------------------------------------------
@@ -50,18 +50,18 @@ def _shuffle(b: Any, left: Any, right: Any, lanes: list[int]) -> Any:
 
 def _dot4_avx2(b: Any, acc: Any, unsigned: Any, signed: Any) -> Any:
     """acc[i] += sum over 4 bytes of unsigned * signed, exact for unsigned bytes up to 128: |2 * 128 * 127| < 2^15."""
-    pairs = simd._call(b, "llvm.x86.avx2.pmadd.ub.sw", simd._vec(_I16, 16), [unsigned, signed])
-    ones = ir.Constant(simd._vec(_I16, 16), [1] * 16)
-    return b.add(acc, simd._call(b, "llvm.x86.avx2.pmadd.wd", acc.type, [pairs, ones]))
+    pairs = _call(b, "llvm.x86.avx2.pmadd.ub.sw", _vec(_I16, 16), [unsigned, signed])
+    ones = ir.Constant(_vec(_I16, 16), [1] * 16)
+    return b.add(acc, _call(b, "llvm.x86.avx2.pmadd.wd", acc.type, [pairs, ones]))
 
 
 def _make_sum_group(n_queries: int, powers: int) -> Any:
     """``sums[first + q, column + l] = sum_d bit(row l of the group, d) * digit(query q, d)`` for ``n_queries`` queries.
 
-    Bit s of byte (l, j) of word w is dimension 32 w + 4 s + j. digits int32, from ``start`` on: the digits of dimensions
+    Bit s of byte (l, j) of word w is dimension 32 w + 4 s + j. digits int32, from ``start`` on: those of the dimensions
     32 w + 4 s .. + 3 of query q as the 4 bytes of item ``(8 w + s) * n_queries + q``, so that one pointer serves all.
-    Masking a bit in place leaves 0 or 2^s: each of ``powers`` sums takes the bits of its own power of two and is shifted
-    down at the end, which saves shifts of the codes where there are registers for more sums.
+    Masking a bit in place leaves 0 or 2^s: each of ``powers`` sums takes the bits of its own power of two and is
+    shifted down at the end, which saves shifts of the codes where there are registers for more sums.
     """
     if FAMILY == "portable":
 
@@ -83,16 +83,16 @@ def _make_sum_group(n_queries: int, powers: int) -> Any:
         return portable
 
     width = 64 if FAMILY == "avx512" else 32
-    step = simd._dpbusd512 if FAMILY == "avx512" else _dot4_avx2
-    ints, bytes_ = simd._vec(_I32, width // 4), simd._vec(_I8, width)
+    step = _dpbusd512 if FAMILY == "avx512" else _dot4_avx2
+    ints, bytes_ = _vec(_I32, width // 4), _vec(_I8, width)
 
     @intrinsic
     def sum_group(
         typingctx: Any, groups: Any, group: Any, digits: Any, start: Any, sums: Any, first: Any, column: Any
     ) -> Any:
         def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
-            code, length = simd._row_address(context, b, sig.args[0], args[0], args[1])
-            query = simd._address(context, b, sig.args[2], args[2], b.shl(args[3], _int(2)))
+            code, length = _row_address(context, b, sig.args[0], args[0], args[1])
+            query = _address(context, b, sig.args[2], args[2], b.shl(args[3], _int(2)))
             zero = ir.Constant(ints, [0] * ints.count)
             for part in range(0, 64, width):
                 accs = [[cgutils.alloca_once_value(b, zero) for _ in range(powers)] for _ in range(n_queries)]
@@ -100,22 +100,22 @@ def _make_sum_group(n_queries: int, powers: int) -> Any:
                     b.store(zero, acc)
                 with cgutils.for_range(b, b.lshr(length, _int(6))) as loop:
                     at = b.add(code, b.add(b.shl(loop.index, _int(6)), _int(part)))
-                    packed = simd._load(b, at, bytes_)
+                    packed = _load(b, at, bytes_)
                     word = b.add(query, b.mul(loop.index, _int(8 * n_queries * 4)))
                     for s in range(8):
                         low = s % powers
-                        bits = b.lshr(packed, simd._splat(_I8, width, s - low)) if s >= powers else packed
-                        bits = b.and_(bits, simd._splat(_I8, width, 1 << low))
+                        bits = b.lshr(packed, _splat(_I8, width, s - low)) if s >= powers else packed
+                        bits = b.and_(bits, _splat(_I8, width, 1 << low))
                         for q in range(n_queries):
-                            four = simd._load(b, b.add(word, _int((s * n_queries + q) * 4)), _I32)
-                            digit = b.bitcast(_splat(b, four, ints.count), bytes_)
+                            four = _load(b, b.add(word, _int((s * n_queries + q) * 4)), _I32)
+                            digit = b.bitcast(_broadcast(b, four, ints.count), bytes_)
                             b.store(step(b, b.load(accs[q][low]), bits, digit), accs[q][low])
                 for q in range(n_queries):
                     total = b.load(accs[q][0])
                     for low in range(1, powers):
                         shift = ir.Constant(ints, [low] * ints.count)
                         total = b.add(total, b.ashr(b.load(accs[q][low]), shift))
-                    row, _ = simd._row_address(context, b, sig.args[4], args[4], b.add(args[5], _int(q)))
+                    row, _ = _row_address(context, b, sig.args[4], args[4], b.add(args[5], _int(q)))
                     at = b.add(row, b.shl(b.add(args[6], _int(part // 4)), _int(2)))
                     b.store(total, b.inttoptr(at, ints.as_pointer()), align=4)
             return context.get_dummy_value()
@@ -161,10 +161,57 @@ def _make_lowest_bit() -> Any:
 lowest_bit = _make_lowest_bit()
 
 
-def _make_group_passes() -> Any:
-    """Bits l where ``factors[group, 0, l] * step * (sums[q, column + l] - bias) + factors[group, 1, l] * weight >= least``.
+def _make_store_lanes() -> Any:
+    """Write the lanes l of the mask, as ``first + l``, and their sums behind each other; gives how many there are.
 
-    sums int32; factors float32 (n_groups, 2, 16); the rest float32.
+    passed int32 (2, room): row numbers and sums, from ``count`` on. Up to 16 places past them may be written.
+    """
+    if FAMILY != "avx512":
+
+        @kernel()
+        def plain(mask: Any, first: Any, sums: Any, q: Any, column: Any, passed: Any, count: Any) -> Any:
+            added = 0
+            while mask != 0:
+                lane = lowest_bit(mask)
+                mask &= mask - 1
+                passed[0, count + added] = first + lane
+                passed[1, count + added] = sums[q, column + lane]
+                added += 1
+            return np.int64(added)
+
+        return plain
+
+    @intrinsic
+    def store_lanes(
+        typingctx: Any, mask: Any, first: Any, sums: Any, q: Any, column: Any, passed: Any, count: Any
+    ) -> Any:
+        def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
+            ints, flags = _vec(_I32, GROUP), _vec(ir.IntType(1), GROUP)
+            lanes = b.bitcast(b.trunc(args[0], ir.IntType(GROUP)), flags)
+            start, _ = _row_address(context, b, sig.args[2], args[2], args[3])
+            found = _load(b, b.add(start, b.shl(args[4], _int(2))), ints)
+            rows = b.add(_broadcast(b, b.trunc(args[1], _I32), GROUP), ir.Constant(ints, list(range(GROUP))))
+            for i, values in enumerate((rows, found)):
+                out, _ = _row_address(context, b, sig.args[5], args[5], _int(i))
+                at = b.inttoptr(b.add(out, b.shl(args[6], _int(2))), ints.as_pointer())
+                name = "llvm.x86.avx512.mask.compress.v16i32"
+                b.store(_call(b, name, ints, [values, ir.Constant(ints, [0] * GROUP), lanes]), at, align=4)
+            return b.ctpop(args[0])
+
+        number = types.int64
+        return types.int64(number, number, sums, number, number, passed, number), codegen
+
+    return store_lanes
+
+
+store_lanes = _make_store_lanes()
+
+
+def _make_group_passes() -> Any:
+    """Bits l where a row's score is at least ``least``, for the 16 rows of a group.
+
+    The score is ``factors[group, 0, l] * step * (sums[q, column + l] - bias) + factors[group, 1, l] * weight``, up to
+    rounding; sums int32; factors float32 (n_groups, 2, 16); the rest float32.
     """
     if JIT_DISABLED:
 
@@ -182,25 +229,32 @@ def _make_group_passes() -> Any:
 
     @intrinsic
     def group_passes(
-        typingctx: Any, factors: Any, group: Any, sums: Any, q: Any, column: Any, step: Any, bias: Any, weight: Any, least: Any
+        typingctx: Any,
+        factors: Any,
+        group: Any,
+        sums: Any,
+        q: Any,
+        column: Any,
+        step: Any,
+        bias: Any,
+        weight: Any,
+        least: Any,
     ) -> Any:
         def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
-            floats = simd._vec(_F32, GROUP)
-            scale_at = simd._address(context, b, sig.args[0], args[0], b.mul(args[1], _int(2 * GROUP * 4)))
-            row, _ = simd._row_address(context, b, sig.args[2], args[2], args[3])
-            sums16 = simd._load(b, b.add(row, b.shl(args[4], _int(2))), simd._vec(_I32, GROUP))
-            step16, least16 = _splat(b, args[5], GROUP), _splat(b, args[8], GROUP)
-            shift16 = _splat(b, b.fneg(b.fmul(args[5], args[6])), GROUP)
-            offset = b.fmul(simd._load(b, b.add(scale_at, _int(GROUP * 4)), floats), _splat(b, args[7], GROUP))
+            floats = _vec(_F32, GROUP)
+            scale_at = _address(context, b, sig.args[0], args[0], b.mul(args[1], _int(2 * GROUP * 4)))
+            row, _ = _row_address(context, b, sig.args[2], args[2], args[3])
+            sums16 = _load(b, b.add(row, b.shl(args[4], _int(2))), _vec(_I32, GROUP))
+            step16, least16 = _broadcast(b, args[5], GROUP), _broadcast(b, args[8], GROUP)
+            shift16 = _broadcast(b, b.fneg(b.fmul(args[5], args[6])), GROUP)
+            offset = b.fmul(_load(b, b.add(scale_at, _int(GROUP * 4)), floats), _broadcast(b, args[7], GROUP))
             fused = f"llvm.fmuladd.v{GROUP}f32"
-            product = simd._call(b, fused, floats, [b.sitofp(sums16, floats), step16, shift16])
-            score = simd._call(b, fused, floats, [simd._load(b, scale_at, floats), product, offset])
+            product = _call(b, fused, floats, [b.sitofp(sums16, floats), step16, shift16])
+            score = _call(b, fused, floats, [_load(b, scale_at, floats), product, offset])
             return _lanes_mask(b, b.fcmp_ordered(">=", score, least16))
 
         number = types.float32
-        signature = types.int64(
-            factors, types.int64, sums, types.int64, types.int64, number, number, number, number
-        )
+        signature = types.int64(factors, types.int64, sums, types.int64, types.int64, number, number, number, number)
         return signature, codegen
 
     return group_passes
@@ -233,8 +287,8 @@ def _fold(b: Any, sums: list[Any]) -> list[Any]:
             turned = _shuffle(b, sums[0], _undefined(sums[0].type), [i ^ half for i in range(lanes)])
             sums = [b.fadd(sums[0], turned)]
         else:
-            starts = [start for start in range(0, 2 * lanes, lanes // (rows // len(sums)))]
-            low = [start + i for start in starts for i in range(half)]
+            length_apart = lanes // (rows // len(sums))
+            low = [start + i for start in range(0, 2 * lanes, length_apart) for i in range(half)]
             pairs = zip(sums[::2], sums[1::2], strict=True)
             sums = [b.fadd(_shuffle(b, x, y, low), _shuffle(b, x, y, [i + half for i in low])) for x, y in pairs]
         length = half
@@ -243,12 +297,12 @@ def _fold(b: Any, sums: list[Any]) -> list[Any]:
 
 def _load_part(b: Any, address: Any, count: Any) -> Any:
     """The first ``count`` lanes of a register of float32, and zeros; never reads past them."""
-    vector = simd._vec(_F32, LANES)
-    number = simd._vec(_I32, LANES)
-    mask = b.icmp_unsigned("<", ir.Constant(number, list(range(LANES))), _splat(b, b.trunc(count, _I32), LANES))
+    vector = _vec(_F32, LANES)
+    number = _vec(_I32, LANES)
+    mask = b.icmp_unsigned("<", ir.Constant(number, list(range(LANES))), _broadcast(b, b.trunc(count, _I32), LANES))
     pointer = b.inttoptr(address, vector.as_pointer())
     name = f"llvm.masked.load.v{LANES}f32.p0"
-    return simd._call(b, name, vector, [pointer, _I32(1), mask, ir.Constant(vector, [0.0] * LANES)])
+    return _call(b, name, vector, [pointer, _I32(1), mask, ir.Constant(vector, [0.0] * LANES)])
 
 
 def _make_tile(n_queries: int, n_rows: int, *, squares: bool) -> Any:
@@ -266,7 +320,7 @@ def _make_tile(n_queries: int, n_rows: int, *, squares: bool) -> Any:
 
         return plain
 
-    vector = simd._vec(_F32, LANES)
+    vector = _vec(_F32, LANES)
     fused = f"llvm.fmuladd.v{LANES}f32"
 
     @intrinsic
@@ -274,7 +328,7 @@ def _make_tile(n_queries: int, n_rows: int, *, squares: bool) -> Any:
         def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
             def starts(i: int, count: int) -> list[Any]:
                 row_numbers = [b.add(args[i + 1], _int(j)) for j in range(count)]
-                return [simd._row_address(context, b, sig.args[i], args[i], number)[0] for number in row_numbers]
+                return [_row_address(context, b, sig.args[i], args[i], number)[0] for number in row_numbers]
 
             query_starts, row_starts = starts(0, n_queries), starts(2, n_rows)
             dim = b.extract_value(context.make_array(sig.args[0])(context, b, args[0]).shape, 1)
@@ -287,16 +341,16 @@ def _make_tile(n_queries: int, n_rows: int, *, squares: bool) -> Any:
                     y = load(b.add(start, offset))
                     for r in range(n_rows):
                         pair = [b.fsub(x[r], y)] * 2 if squares else [x[r], y]
-                        b.store(simd._call(b, fused, vector, [*pair, b.load(sums[q][r])]), sums[q][r])
+                        b.store(_call(b, fused, vector, [*pair, b.load(sums[q][r])]), sums[q][r])
 
             whole = b.udiv(dim, _int(LANES))
             with cgutils.for_range(b, whole) as loop:
-                add(b.mul(loop.index, _int(4 * LANES)), lambda at: simd._load(b, at, vector))
+                add(b.mul(loop.index, _int(4 * LANES)), lambda at: _load(b, at, vector))
             rest = b.sub(dim, b.mul(whole, _int(LANES)))
             with b.if_then(b.icmp_unsigned("!=", rest, _int(0))):
                 add(b.mul(whole, _int(4 * LANES)), lambda at: _load_part(b, at, rest))
             for q in range(n_queries):
-                start, _ = simd._row_address(context, b, sig.args[4], args[4], _int(q))
+                start, _ = _row_address(context, b, sig.args[4], args[4], _int(q))
                 for r, total in enumerate(_fold(b, [b.load(acc) for acc in sums[q]])):
                     at = b.add(start, b.shl(b.add(args[5], _int(r)), _int(2)))
                     b.store(b.fneg(total) if squares else total, b.inttoptr(at, _F32.as_pointer()), align=4)
@@ -330,12 +384,12 @@ def _make_products_pass() -> Any:
     @intrinsic
     def products_pass(typingctx: Any, products: Any, q: Any, column: Any, norms: Any, least: Any) -> Any:
         def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
-            floats = simd._vec(_F32, GROUP)
+            floats = _vec(_F32, GROUP)
             offset = b.shl(args[2], _int(2))
-            row, _ = simd._row_address(context, b, sig.args[0], args[0], args[1])
-            found = simd._load(b, b.add(row, offset), floats)
-            scale = simd._load(b, simd._address(context, b, sig.args[3], args[3], offset), floats)
-            return _lanes_mask(b, b.fcmp_ordered(">=", found, b.fmul(scale, _splat(b, args[4], GROUP))))
+            row, _ = _row_address(context, b, sig.args[0], args[0], args[1])
+            found = _load(b, b.add(row, offset), floats)
+            scale = _load(b, _address(context, b, sig.args[3], args[3], offset), floats)
+            return _lanes_mask(b, b.fcmp_ordered(">=", found, b.fmul(scale, _broadcast(b, args[4], GROUP))))
 
         return types.int64(products, types.int64, types.int64, norms, types.float32), codegen
 
