@@ -28,7 +28,7 @@ from skeg.ann.kernels.prune import Rows
 from skeg.ann.kernels.score import Codes
 from skeg.ann.metric import metric_number
 from skeg.ann.parallel import Workers, spans, thread_count
-from skeg.ann.params import DEFAULT_LIST_SIZE, DEFAULT_RERANK, ROWS_MAX, GraphParams, default_kind
+from skeg.ann.params import DEFAULT_LIST_SIZE, RERANK, ROWS_MAX, GraphParams, default_kind
 from skeg.ann.progress import ProgressCallback, Reporter
 from skeg.ann.quantizers import KINDS, Quantizer, UniformQuantizer, encode_rows, factors_of, fit_quantizer
 from skeg.ann.segment import SegmentData, check_segment, write_segment
@@ -330,7 +330,7 @@ class _Pipeline:
             kind=self._kind,
             files=self._files,
             build=self._figures,
-            search={"list_size": DEFAULT_LIST_SIZE, "rerank": DEFAULT_RERANK},
+            search={"list_size": DEFAULT_LIST_SIZE, "rerank": RERANK[self._kind]},
         )
 
 

@@ -111,7 +111,8 @@ class Index:
             Rows the walk keeps: larger finds more of the true neighbors and takes longer. By default what `tune`
             stored, else a measured value. Never below k.
         rerank : int, optional
-            How many of these, the nearest by their codes, are scored exactly. Never below k nor above the list size.
+            Rows scored exactly, the nearest by their codes; never below k. By default as many as the kind of codes was
+            measured to need, and at least an eighth of the list.
         exact : bool
             Compare with every stored vector instead.
         threads : int, optional
@@ -150,13 +151,15 @@ class Index:
 
     def _settings(self, k: int, search_list_size: int | None, rerank: int | None) -> _Settings:
         """What a kernel needs to know of one call: metric, scheme, list size, re-rank depth."""
-        list_size, depth = self._list_size, self._rerank
+        list_size = self._list_size
         if search_list_size is not None:
             list_size = as_int("search_list_size", search_list_size, 1, LIST_SIZE_MAX)
-        if rerank is not None:
-            depth = as_int("rerank", rerank, 1, LIST_SIZE_MAX)
         list_size = max(list_size, k)
-        return self._metric_number, self._scheme, list_size, min(max(depth, k), list_size)
+        if rerank is None:
+            depth = max(-(-self._rerank * k // 10), list_size // 8)
+        else:
+            depth = as_int("rerank", rerank, 1, LIST_SIZE_MAX)
+        return self._metric_number, self._scheme, list_size, max(depth, k)
 
     def _search(
         self,
@@ -176,7 +179,7 @@ class Index:
 
     def _search_one(self, query: npt.NDArray[np.float32], k: int, settings: _Settings) -> Hits:
         ids, scores = np.empty(k, np.uint64), np.empty(k, np.float32)
-        arrays, scratch = self._open_arrays(), self._borrow(settings[2])
+        arrays, scratch = self._open_arrays(), self._borrow(settings)
         args = (query, settings, *arrays, scratch.arrays, ids, scores)
         if self._call is None:
             self._call = resolve(search_one, args)
@@ -196,7 +199,7 @@ class Index:
         arrays = self._open_arrays()
 
         def work(piece: int, worker: int) -> None:
-            scratch = self._borrow(settings[2])
+            scratch = self._borrow(settings)
             status, at, *costs[piece] = search_many(queries, pieces[piece], settings, *arrays, scratch.arrays, out)
             self._idle.append(scratch)
             if status != OK:
@@ -206,7 +209,7 @@ class Index:
         scored, expanded = (int(cost) for cost in costs.sum(axis=0))
         return Hits(out[0], out[1], self._manifest.metric, (scored, expanded, settings[3] * n, settings[2]))
 
-    def _borrow(self, list_size: int) -> _Scratch:
+    def _borrow(self, settings: _Settings) -> _Scratch:
         """Work space that no other search uses; give it back by appending it to the idle ones.
 
         Taking from and appending to a list are atomic, so there is no lock.
@@ -215,7 +218,7 @@ class Index:
             scratch = self._idle.pop()
         except IndexError:
             scratch = _Scratch(self._open_segment(), self._max_degree)
-        scratch.grow(list_size)
+        scratch.grow(max(settings[2:]))
         return scratch
 
     def _failure(self, status: int, query: npt.NDArray[np.float32], row: int) -> Exception:
@@ -415,7 +418,7 @@ class Index:
 
 
 class _Scratch:
-    """Work space of one search at a time, as `search_one` takes it; the pool grows with the list size asked for."""
+    """Work space of one search at a time, as `search_one` takes it; the pool grows with the list size and the re-rank depth asked for."""
 
     def __init__(self, segment: GraphSegment, max_degree: int) -> None:
         self._fixed = (
@@ -430,7 +433,7 @@ class _Scratch:
         self.arrays: tuple[npt.NDArray[Any], ...] = ()
 
     def grow(self, list_size: int) -> None:
-        """Make room for a list size."""
+        """Make room for a pool of this size."""
         if list_size > self._list_size:
             self._list_size = list_size
             self.arrays = (np.zeros(list_size + 1, np.int64), *self._fixed)

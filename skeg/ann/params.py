@@ -64,5 +64,12 @@ def default_kind(dim: int) -> str:
 DEFAULT_LIST_SIZE = 64
 """Rows that a search keeps unless it is told or tuned otherwise."""
 
-DEFAULT_RERANK = 24
-"""Rows that are scored exactly at least, and at most the list size, unless a search is told otherwise."""
+RERANK: dict[str, int] = {
+    "f32": 10, "int8": 16, "tq4": 20, "tq2": 50, "tq1": 250, "binary": 250, "pq": 200,
+}  # fmt: skip
+"""Rows scored exactly for 10 hits, by kind; in proportion for other k.
+
+Share of the true ten nearest among the nearest by code, 117,659 x 384, 2,000 queries, all rows scanned: int8 1.0000 at 16
+rows; tq4 .9994 at 16 and .99995 at 20; tq2 .9990 at 40 and .99995 at 60; tq1 .9992 and binary .9988 at 200; pq .9971 at
+100 and .9999 at 400.
+"""

@@ -47,7 +47,7 @@ def search_one(
     n_entries = graph[3].shape[0]
     entry, nearness = nearest_entry(n_entries, entries, query)
     space.counters[0] += n_entries
-    size = walk(links, np.int64(graph[3][entry]), nearness, rows, query, list_size, list_size, space)
+    size = walk(links, np.int64(graph[3][entry]), nearness, rows, query, max(list_size, depth), list_size, space)
     if size == DAMAGED:
         return GRAPH_DAMAGED, np.int64(0), np.int64(0), np.int64(0)
     count = rerank(base[0], base[1], space.pool, min(depth, size), raw, norm, metric, (ids, scores))
