@@ -145,7 +145,12 @@ def kernel(*, fastmath: bool = False, inline: bool = False) -> Callable[[Callabl
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": FASTMATH if fastmath else False, "_nrt": False}
+        options: dict[str, Any] = {
+            "nogil": True,
+            "error_model": "numpy",
+            "fastmath": FASTMATH if fastmath else False,
+            "_nrt": False,
+        }
         if inline:
             options["forceinline"] = True
         dispatcher = numba.njit(**options)(function)

@@ -68,7 +68,12 @@ class Index:
 
     @classmethod
     def open(cls, path: AnyPath) -> Index:
-        """Open the index in the folder ``path``, in a time that does not depend on its size.
+        """Open an index, in a time that does not depend on its size.
+
+        Parameters
+        ----------
+        path : path
+            Folder of the index.
 
         Raises
         ------

@@ -165,9 +165,7 @@ class GraphBuilder:
         self._entry_codes = Codes(
             steering.scheme, steering.codes[self._entries], steering.factors[self._entries], steering.vectors
         )
-        self._threads = [
-            _Worker(build, params, self._slots) for _ in range(workers.threads)
-        ]
+        self._threads = [_Worker(build, params, self._slots) for _ in range(workers.threads)]
         self._settings = (build.metric, params.build_list_size, np.float32(params.alpha), params.max_degree)
 
     def run(self) -> None:
@@ -229,7 +227,14 @@ class GraphBuilder:
         def work(piece: int, worker: int) -> None:
             own = self._threads[worker]
             prune.trim_lists(
-                pieces[piece], self._links, self._slots, self._ends, self._build.rows, self._settings, own.keys, own.kept
+                pieces[piece],
+                self._links,
+                self._slots,
+                self._ends,
+                self._build.rows,
+                self._settings,
+                own.keys,
+                own.kept,
             )
 
         self._workers.run(len(pieces), work)
@@ -261,9 +266,7 @@ class GraphBuilder:
         """Renumber the rows breadth first from the medoid, so that rows near each other share pages, and pack the lists."""
         n = self._build.n
         order = np.zeros(n, np.uint32)
-        connect.reach(
-            self._links, self._starts, self._ends, int(self._entries[0]), np.zeros(n, np.uint8), order
-        )
+        connect.reach(self._links, self._starts, self._ends, int(self._entries[0]), np.zeros(n, np.uint8), order)
         new_row = np.zeros(n, np.uint32)
         new_row[order] = np.arange(n, dtype=np.uint32)
         n_links = int((self._ends - self._starts).sum(dtype=np.uint64))

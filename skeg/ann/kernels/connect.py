@@ -84,8 +84,19 @@ def _nearest_reached(
 
 @kernel()
 def attach_rows(
-    lost: Any, graph: Any, slots: Any, max_degree: Any, codes: Any, entry_codes: Any, rows: Any, settings: Any,
-    scratch: Any, digits: Any, reached: Any, queue: Any, protected: Any,
+    lost: Any,
+    graph: Any,
+    slots: Any,
+    max_degree: Any,
+    codes: Any,
+    entry_codes: Any,
+    rows: Any,
+    settings: Any,
+    scratch: Any,
+    digits: Any,
+    reached: Any,
+    queue: Any,
+    protected: Any,
 ) -> None:
     """Give each row of ``lost`` that is still unreached an incoming edge from a reached row near it.
 

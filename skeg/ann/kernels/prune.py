@@ -86,8 +86,18 @@ def row_query(rows: Any, codes: Any, row: Any, metric: Any, digits: Any) -> Any:
 
 @kernel()
 def choose_neighbors(
-    points: Any, span: Any, graph: Any, n_entries: Any, codes: Any, entry_codes: Any, rows: Any, settings: Any,
-    scratch: Any, digits: Any, keys: Any, out: Any,
+    points: Any,
+    span: Any,
+    graph: Any,
+    n_entries: Any,
+    codes: Any,
+    entry_codes: Any,
+    rows: Any,
+    settings: Any,
+    scratch: Any,
+    digits: Any,
+    keys: Any,
+    out: Any,
 ) -> Any:
     """Out-neighbors of the new rows ``points[span[0]:span[1]]`` in the graph as it stands; gives OK (0) or `DAMAGED`.
 
@@ -143,7 +153,9 @@ def write_lists(points: Any, neighbors: Any, degrees: Any, links: Any, slots: An
 
 
 @kernel()
-def group_by_target(points: Any, neighbors: Any, degrees: Any, tally: Any, targets: Any, group_ends: Any, sources: Any) -> Any:
+def group_by_target(
+    points: Any, neighbors: Any, degrees: Any, tally: Any, targets: Any, group_ends: Any, sources: Any
+) -> Any:
     """Turn the edges source -> target of a batch around: a counting sort by target, stable in the batch's order.
 
     tally uint32 (n,), zero before and after; targets uint32 and group_ends int64 receive each target, in order of first
@@ -227,9 +239,7 @@ def add_reverse_edges(
 
 
 @kernel()
-def trim_lists(
-    span: Any, links: Any, slots: Any, ends: Any, rows: Any, settings: Any, keys: Any, kept: Any
-) -> None:
+def trim_lists(span: Any, links: Any, slots: Any, ends: Any, rows: Any, settings: Any, keys: Any, kept: Any) -> None:
     """Prune the lists of the rows ``span`` that are longer than the maximum degree; arguments as above."""
     for row in range(span[0], span[1]):
         start = np.int64(row) * slots

@@ -37,9 +37,7 @@ def _splat(element: ir.Type, lanes: int, value: Any) -> ir.Constant:
 
 
 def _call(builder: Any, name: str, result: ir.Type, args: list[Any]) -> Any:
-    function = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(result, [a.type for a in args]), name
-    )
+    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, [a.type for a in args]), name)
     return builder.call(function, args)
 
 

@@ -94,7 +94,9 @@ def _gather_unseen(graph: Any, row: Any, scratch: Any, epoch: Any) -> Any:
 
 
 @kernel()
-def walk(graph: Any, start: Any, nearness: Any, codes: Any, query: Any, list_size: Any, n_expand: Any, scratch: Any) -> Any:
+def walk(
+    graph: Any, start: Any, nearness: Any, codes: Any, query: Any, list_size: Any, n_expand: Any, scratch: Any
+) -> Any:
     """Walk from the row ``start``, whose estimate is ``nearness``, until the first ``n_expand`` of the pool are expanded.
 
     Gives the pool's size, or `DAMAGED`. ``scratch.pool`` then holds the keys (distance = -estimate) of the best ``list_size`` rows met, nearest first,
