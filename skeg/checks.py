@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from numbers import Real
-from typing import Any, TypeVar
+from typing import Any
 
-import attrs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,8 +25,6 @@ RESERVED_ID = 2**64 - 1
 
 # Elements looked at together by `check_finite`: the temporary takes a byte for each.
 _BLOCK_ELEMENTS = 1 << 20
-
-T = TypeVar("T")
 
 
 def as_int(parameter: str, value: Any, low: int | None = None, high: int | None = None) -> int:
@@ -67,21 +64,20 @@ def as_choice(parameter: str, value: Any, choices: Iterable[str]) -> str:
     return value
 
 
-def converter(check: Callable[..., T], *limits: Any) -> attrs.Converter[Any, T]:
-    """Make an attrs converter of one of the checks above; the field's name is the parameter's.
+def as_real_array(x: Any, what: str) -> NDArray[Any]:
+    """Return array-like `x` as an array of real numbers of whatever dtype and shape it has, copied only if need be.
 
-    Examples
-    --------
-    >>> import attrs
-    >>> @attrs.frozen
-    ... class Options:
-    ...     max_degree: int = attrs.field(default=64, converter=converter(as_int, 4, 512))
+    Raises
+    ------
+    VectorError
+        It is no array, or holds something else than real numbers; the message calls it `what`.
     """
-
-    def convert(value: Any, field: attrs.Attribute[Any]) -> T:
-        return check(field.name, value, *limits)
-
-    return attrs.Converter(convert, takes_field=True)
+    array = _from_any(x, what)
+    kind = array.dtype.kind
+    # Number types that other packages register, such as bfloat16, have the kind of raw bytes but a type of their own.
+    if kind not in "fiub" and (kind != "V" or array.dtype.type is np.void):
+        raise VectorError(what, expected="real numbers", found=f"dtype {array.dtype} ({type(x).__name__})")
+    return array
 
 
 def as_vectors(x: Any, dim: int | None = None, *, what: str = "vectors") -> Vectors:
@@ -107,7 +103,7 @@ def as_vectors(x: Any, dim: int | None = None, *, what: str = "vectors") -> Vect
     VectorError
         `x` is no array of real numbers, or has another shape.
     """
-    array = _as_array(x, what)
+    array = as_real_array(x, what)
     if array.ndim != 2 or array.shape[1] == 0 or dim not in (None, array.shape[1]):
         expected = "shape (n, dim) with dim of at least 1" if dim is None else f"shape (n, {dim})"
         raise VectorError(what, expected=expected, found=f"shape {array.shape}")
@@ -131,7 +127,7 @@ def as_queries(x: Any, dim: int, *, what: str = "queries") -> tuple[Vectors, boo
     was_single : bool
         True if `x` had the shape (dim,).
     """
-    array = _as_array(x, what)
+    array = as_real_array(x, what)
     if array.ndim not in (1, 2) or array.shape[-1] != dim:
         raise VectorError(what, expected=f"shape ({dim},) or (n, {dim})", found=f"shape {array.shape}")
     return _as_float32(array).reshape(-1, dim), array.ndim == 1
@@ -235,15 +231,6 @@ def _from_any(x: Any, what: str) -> NDArray[Any]:
         return np.asarray(x)
     except (TypeError, ValueError, RuntimeError, BufferError) as error:
         raise VectorError(what, expected="an array of numbers", found=f"{type(x).__name__} ({error})") from error
-
-
-def _as_array(x: Any, what: str) -> NDArray[Any]:
-    array = _from_any(x, what)
-    kind = array.dtype.kind
-    # Number types that other packages register, such as bfloat16, have the kind of raw bytes but a type of their own.
-    if kind not in "fiub" and (kind != "V" or array.dtype.type is np.void):
-        raise VectorError(what, expected="real numbers", found=f"dtype {array.dtype} ({type(x).__name__})")
-    return array
 
 
 def _as_float32(array: NDArray[Any]) -> Vectors:

@@ -96,11 +96,14 @@ def preallocate(descriptor: int, size: int) -> None:
 
 
 class OutputFile:
-    """A new file, written front to back; refuses to touch one that exists. Errors are `StorageError`."""
+    """A new file, written front to back; refuses to touch one that exists.
 
-    def __init__(self, path: AnyPath) -> None:
-        self.path = Path(path)
-        with disk_errors(path, "create"):
+    Errors are `StorageError` and name `path`, or `called` for a file that has another name until it is whole.
+    """
+
+    def __init__(self, path: AnyPath, *, called: AnyPath | None = None) -> None:
+        self.path = Path(path if called is None else called)
+        with disk_errors(self.path, "create"):
             self._file = open(path, "xb", buffering=0)  # noqa: SIM115 - `close` is ours
 
     def write(self, data: Bytes) -> None:
@@ -124,27 +127,35 @@ class OutputFile:
             self._file.close()
 
 
-def atomic_write_bytes(path: AnyPath, data: Bytes) -> None:
-    """Make `data` the whole contents of the file `path`, durably: a reader or a crash sees the old or the new contents.
+@contextlib.contextmanager
+def atomic_output(path: AnyPath) -> Iterator[OutputFile]:
+    """A file to write that takes the name `path`, durably, when the block ends without an error.
+
+    A reader or a crash sees the old contents or the new ones. An error in the block leaves the old file untouched.
 
     Raises
     ------
     StorageError
-        The folder is missing, read-only or full; the old file is untouched.
+        The folder is missing, read-only or full.
     """
     target = _absolute(path)
-    with disk_errors(target, "write"):
-        _clear_leftovers(target)
-        with _temporary_name(target, "building") as temporary:
-            try:
-                with open(temporary, "xb", buffering=0) as file:
-                    _write_all(file.fileno(), data)
-                    fsync_file(file.fileno())
-                os.replace(temporary, target)
-            except BaseException:
-                _remove(temporary)
-                raise
+    with contextlib.ExitStack() as cleanup:
+        with disk_errors(target, "write"):
+            _clear_leftovers(target)
+            temporary = cleanup.enter_context(_temporary_name(target, "building"))
+            cleanup.callback(_remove, temporary)
+        with contextlib.closing(OutputFile(temporary, called=target)) as file:
+            yield file
+            file.sync()
+        with disk_errors(target, "write"):
+            os.replace(temporary, target)
         fsync_dir(target.parent)
+
+
+def atomic_write_bytes(path: AnyPath, data: Bytes) -> None:
+    """Make `data` the whole contents of the file `path`; see `atomic_output`."""
+    with atomic_output(path) as file:
+        file.write(data)
 
 
 class BuildFolder:

@@ -38,7 +38,7 @@ _NEEDS: dict[Family, tuple[str, ...]] = {
     "portable": (),
 }
 
-# Sums may be reordered and fused; NaN and infinity keep their meaning (`nnan` and `ninf` would delete the tests for them).
+# Sums may be reordered and fused. NaN and infinity keep their meaning (`nnan`, `ninf` would delete the tests for them).
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
 
 
@@ -135,6 +135,10 @@ class _KernelCache(caching.FunctionCache):
 
 def kernel(*, fastmath: bool = False, inline: bool = False) -> Callable[[Callable[..., Any]], Any]:
     """Decorator of every Numba function in skeg: nopython, `nogil`, cached, numpy error model.
+
+    Kernels are compiled without reference counting (``_nrt=False``), which saves an atomic increment and decrement for
+    every array passed on. Hence a kernel may not allocate, a view that a kernel returns to Python is not valid (return
+    numbers, write into arguments), and functions compiled by plain ``numba.njit`` must not call kernels.
 
     Parameters
     ----------

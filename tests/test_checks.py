@@ -8,7 +8,6 @@ import tracemalloc
 from decimal import Decimal
 from fractions import Fraction
 
-import attrs
 import numpy as np
 import pytest
 from hypothesis import given
@@ -27,7 +26,6 @@ from skeg.checks import (
     as_vectors,
     check_finite,
     check_unique_ids,
-    converter,
 )
 from skeg.errors import ParameterError, VectorError
 
@@ -109,17 +107,6 @@ def test_a_choice_is_one_of_the_strings():
 def test_another_choice_is_told_the_strings(value):
     with pytest.raises(ParameterError, match="expected one of 'l2', 'ip'"):
         as_choice("metric", value, ("l2", "ip"))
-
-
-def test_a_field_is_converted_and_named():
-    @attrs.frozen
-    class Options:
-        degree: int = attrs.field(default=8, converter=converter(as_int, 4, 9))
-
-    assert 8 == Options().degree
-    assert type(Options(np.int16(5)).degree) is int
-    with pytest.raises(ParameterError, match="degree=10: expected an integer from 4 to 9"):
-        Options(10)
 
 
 # Vectors

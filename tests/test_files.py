@@ -12,7 +12,15 @@ import pytest
 
 from skeg import files
 from skeg.errors import LockedError, StorageError
-from skeg.files import BuildFolder, OutputFile, WriterLock, atomic_write_bytes, fsync_dir, preallocate
+from skeg.files import (
+    BuildFolder,
+    OutputFile,
+    WriterLock,
+    atomic_output,
+    atomic_write_bytes,
+    fsync_dir,
+    preallocate,
+)
 
 DEAD_PID = 999_999_999  # above every system's limit
 
@@ -103,8 +111,31 @@ def test_an_atomic_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypa
     with pytest.raises(expected) as caught:
         atomic_write_bytes(tmp_path / "a", b"new")
     if step != "interrupt":
-        assert f"{tmp_path / 'a'}: can't write: {os.strerror(errno.ENOSPC)}" == str(caught.value)
+        doing = "sync" if step == "fsync_file" else "write"
+        assert f"{tmp_path / 'a'}: can't {doing}: {os.strerror(errno.ENOSPC)}" == str(caught.value)
     assert {"a": b"old"} == tree(tmp_path)
+
+
+def test_a_file_under_way_has_its_name_only_when_the_block_ends(tmp_path):
+    (tmp_path / "a").write_bytes(b"old")
+    with atomic_output(tmp_path / "a") as file:
+        file.write(b"**part")
+        file.seek(0)
+        file.write(b"a ")
+        assert b"old" == (tmp_path / "a").read_bytes()
+    assert {"a": b"a part"} == tree(tmp_path)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_file_whose_block_fails_never_appears(tmp_path, error):
+    def write():
+        with atomic_output(tmp_path / "a") as file:
+            file.write(b"part")
+            raise error
+
+    with pytest.raises(error):
+        write()
+    assert {} == tree(tmp_path)
 
 
 def test_an_atomic_write_removes_what_a_dead_process_left(tmp_path):

@@ -28,7 +28,7 @@ from skeg.ann.kernels.prune import Rows
 from skeg.ann.kernels.score import Codes
 from skeg.ann.metric import metric_number
 from skeg.ann.parallel import Workers, spans, thread_count
-from skeg.ann.params import DEFAULT_LIST_SIZE, RERANK, ROWS_MAX, GraphParams, default_kind
+from skeg.ann.params import DEFAULT_LIST_SIZE, DIM_MAX, RERANK, ROWS_MAX, GraphParams, default_kind
 from skeg.ann.progress import ProgressCallback, Reporter
 from skeg.ann.quantizers import KINDS, Quantizer, UniformQuantizer, encode_rows, factors_of, fit_quantizer
 from skeg.ann.segment import SegmentData, check_segment, write_segment
@@ -159,6 +159,8 @@ class _Pipeline:
             n = source.n or 0
             if n == 0:
                 raise VectorError(source.name, expected="at least one vector", found="none")
+            if source.dim > DIM_MAX:
+                raise VectorError(source.name, expected=f"at most {DIM_MAX} dimensions", found=f"{source.dim}")
             if n > ROWS_MAX:
                 raise VectorError(source.name, expected=f"at most {ROWS_MAX} vectors", found=f"{n}")
             row_ids = self._row_ids(ids, n)
@@ -233,7 +235,7 @@ class _Pipeline:
         pieces = spans(n, ROWS_A_BLOCK)
         done = [0] * len(pieces)
 
-        def work(piece: int, worker: int) -> None:
+        def work(piece: int, _worker: int) -> None:
             start, stop = pieces[piece]
             block = _float32(source.take(np.arange(start, stop)))
             turned, squares = fine.transform.apply(block, start, source.name)

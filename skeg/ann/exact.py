@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from skeg.ann.hits import Hits
 from skeg.ann.kernels.matmul import BLOCK_ROWS, nearest_rows, unload, vector_norms
+from skeg.ann.kernels.prepare import SMALLEST_NORM
 from skeg.ann.kernels.simd_scan import TILE_QUERIES
 from skeg.ann.metric import METRICS, metric_number
 from skeg.ann.parallel import Workers, shared_workers, spans, thread_count
@@ -46,7 +47,7 @@ def checked_norms(vectors: Float32s, metric: str, first_row: int = 0, what: str 
     """
     norms = np.empty(len(vectors), np.float32)
     row = vector_norms(vectors, np.empty((1, 1), np.float32), norms)
-    zeros = np.flatnonzero(norms[:row] == 0) if metric == "cosine" else norms[:0]
+    zeros = np.flatnonzero(norms[:row] < SMALLEST_NORM) if metric == "cosine" else norms[:0]
     if len(zeros) > 0:
         raise bad_row(True, vectors[int(zeros[0])], first_row + int(zeros[0]), what)
     if row < len(vectors):

@@ -187,8 +187,8 @@ class FlatSegment:
         wrong = {
             "norm": ~np.isclose(norms, rows.norms[start:stop], rtol=1e-4),
             "scale": ~np.isclose(factors, rows.factors[start:stop], rtol=1e-3, atol=1e-6).all(axis=1),
-            "code": (codes != rows.codes[start : start + len(codes)]).mean(axis=1) > CODE_TOLERANCE,
-            "sketch": _lanes(groups != rows.groups[here]).mean(axis=1) > CODE_TOLERANCE,
+            "code": _share(codes != rows.codes[start : start + len(codes)]) > CODE_TOLERANCE,
+            "sketch": _share(_lanes(groups != rows.groups[here])) > CODE_TOLERANCE,
             "scale of the sketch": _lanes(
                 ~np.isclose(group_factors, rows.group_factors[here], rtol=1e-2, atol=1e-6)
             ).any(axis=1),
@@ -197,6 +197,12 @@ class FlatSegment:
             if flags.any():
                 return self._finding(start + int(np.flatnonzero(flags)[0]), what, "that of its vector", "another")
         return None
+
+
+def _share(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Share of each row's flags that are set; 0 in a row without any (kinds that have no sketches)."""
+    share: npt.NDArray[np.float64] = flags.sum(axis=1) / max(flags.shape[1], 1)
+    return share
 
 
 def _lanes(flags: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:

@@ -44,6 +44,11 @@ class Hits:
         """Number of hits of one query, or number of queries."""
         return len(self.ids)
 
+    def first(self) -> Hits:
+        """Hits of the first of n queries, cut to what was found."""
+        count = int(self.counts[0])
+        return Hits(self.ids[0, :count], self.scores[0, :count], self.metric, self._cost)
+
     @property
     def counts(self) -> Any:
         """How many hits each query has: an int, or int64 (n,)."""

@@ -20,6 +20,7 @@ from skeg.ann.kernels.lookup import find_rows
 from skeg.ann.kernels.search import GRAPH_DAMAGED, OK, QUERY_ZERO, search_many, search_one
 from skeg.ann.metric import metric_number
 from skeg.ann.parallel import shared_workers, spans, thread_count
+from skeg.ann.params import LIST_SIZE_MAX
 from skeg.ann.quantizers import kernel_transform, query_room
 from skeg.ann.segment import GraphSegment
 from skeg.ann.transform import bad_row
@@ -31,10 +32,12 @@ from skeg.jit import resolve
 QUERIES_A_CALL = 64
 """Queries of a batch that one thread takes at a time."""
 
-LIST_SIZE_MAX = 1 << 20
-
 MAX_DEGREE = 1 << 16
 """Longest neighbor lists that an index may name: work space is made for them."""
+
+KNOWN_SETTINGS_MAX = 256
+
+_FLOAT32 = np.dtype(np.float32)
 
 _Settings = tuple[int, int, int, int]
 
@@ -60,6 +63,8 @@ class Index:
             tuple(kernel_transform(q)),
             (s.vectors, s.ids),
         )
+        self._shape = (manifest.dim,)
+        self._known_settings: dict[tuple[Any, ...], _Settings] = {}
         self._call: Callable[..., Any] | None = None
         self._idle: list[_Scratch] = []
         self._max_degree = self._setting("build", "max_degree", MAX_DEGREE)
@@ -139,23 +144,24 @@ class Index:
         ClosedError
             The index was closed.
         """
-        if self._segment is None:
-            raise self._closed()
-        queries, was_single = as_queries(q, self._manifest.dim, what="query")
-        k = as_int("k", k, 1, LIST_SIZE_MAX)
-        settings = self._settings(k, search_list_size, rerank)
-        n_threads = 1 if was_single and threads is None else thread_count(threads)
-        try:
-            return self._search(queries, k, settings, n_threads, was_single=was_single, exact=exact)
-        except VectorError:
-            # Squares of very large or small numbers leave float32, yet under cosine such a query is as good as any.
-            rescaled = _rescaled(queries) if self._manifest.metric == "cosine" else None
-            if rescaled is None:
-                raise
-        return self._search(rescaled, k, settings, n_threads, was_single=was_single, exact=exact)
+        # One query a call is the usual way to search: what depends on the numbers alone is worked out once.
+        key = (k, type(k), search_list_size, type(search_list_size), rerank, type(rerank))
+        settings = self._known_settings.get(key)
+        if settings is None:
+            settings = self._settings(k, search_list_size, rerank)
+            if len(self._known_settings) >= KNOWN_SETTINGS_MAX:
+                self._known_settings.clear()
+            self._known_settings[key] = settings
+        ready = type(q) is np.ndarray and q.dtype is _FLOAT32 and q.shape == self._shape and q.flags.carray
+        if ready and not exact and threads is None:
+            hits = self._search_one(q, k, settings)
+            if hits is not None:
+                return hits
+        return self._search_any(q, k, settings, threads, exact=exact)
 
     def _settings(self, k: int, search_list_size: int | None, rerank: int | None) -> _Settings:
         """What a kernel needs to know of one call: metric, scheme, list size, re-rank depth."""
+        k = as_int("k", k, 1, LIST_SIZE_MAX)
         list_size = self._list_size
         if search_list_size is not None:
             list_size = as_int("search_list_size", search_list_size, 1, LIST_SIZE_MAX)
@@ -166,32 +172,34 @@ class Index:
             depth = as_int("rerank", rerank, 1, LIST_SIZE_MAX)
         return self._metric_number, self._scheme, list_size, max(depth, k)
 
-    def _search(
-        self,
-        queries: npt.NDArray[np.float32],
-        k: int,
-        settings: _Settings,
-        threads: int,
-        *,
-        was_single: bool,
-        exact: bool,
-    ) -> Hits:
-        if exact:
-            return self._search_exactly(queries, k, threads, was_single=was_single)
-        if was_single:
-            return self._search_one(queries[0], k, settings)
-        return self._search_many(queries, k, settings, threads)
+    def _search_any(self, q: Any, k: int, settings: _Settings, threads: int | None, *, exact: bool) -> Hits:
+        """Search for queries in any form, with every check."""
+        if self._segment is None:
+            raise self._closed()
+        queries, was_single = as_queries(q, self._manifest.dim, what="query")
+        n_threads = 1 if was_single and threads is None else thread_count(threads)
+        search = self._search_exactly if exact else self._search_many
+        try:
+            hits = search(queries, int(k), settings, n_threads)
+        except VectorError:
+            # Squares of very large or small numbers leave float32, yet under cosine such a query is as good as any.
+            rescaled = _rescaled(queries) if self._manifest.metric == "cosine" else None
+            if rescaled is None:
+                raise
+            hits = search(rescaled, int(k), settings, n_threads)
+        return hits.first() if was_single else hits
 
-    def _search_one(self, query: npt.NDArray[np.float32], k: int, settings: _Settings) -> Hits:
-        ids, scores = np.empty(k, np.uint64), np.empty(k, np.float32)
+    def _search_one(self, query: npt.NDArray[np.float32], k: int, settings: _Settings) -> Hits | None:
+        """Hits of one query (dim,), or None if there is anything to complain about."""
         arrays, scratch = self._open_arrays(), self._borrow(settings)
+        ids, scores = np.empty(k, np.uint64), np.empty(k, np.float32)
         args = (query, settings, *arrays, scratch.arrays, ids, scores)
         if self._call is None:
             self._call = resolve(search_one, args)
         status, count, scored, expanded = self._call(*args)
         self._idle.append(scratch)
         if status != OK:
-            raise self._failure(status, query, 0)
+            return None
         if count < k:
             ids, scores = ids[:count], scores[:count]
         return Hits(ids, scores, self._manifest.metric, (scored, expanded, settings[3], settings[2]))
@@ -203,7 +211,7 @@ class Index:
         costs = np.zeros((len(pieces), 2), np.int64)
         arrays = self._open_arrays()
 
-        def work(piece: int, worker: int) -> None:
+        def work(piece: int, _worker: int) -> None:
             scratch = self._borrow(settings)
             status, at, *costs[piece] = search_many(queries, pieces[piece], settings, *arrays, scratch.arrays, out)
             self._idle.append(scratch)
@@ -232,27 +240,37 @@ class Index:
             return CorruptError(path, "a walk met a neighbor list that can't be; verify() tells more")
         return bad_row(status == QUERY_ZERO, query, row, "query")
 
-    def _search_exactly(self, queries: npt.NDArray[np.float32], k: int, threads: int, *, was_single: bool) -> Hits:
+    def _search_exactly(
+        self, queries: npt.NDArray[np.float32], k: int, _settings: _Settings, threads: int
+    ) -> Hits:
         segment = self._open_segment()
         try:
-            ids, scores, counts = scan_vectors(segment.vectors, segment.ids, queries, k, self._manifest.metric, threads)
+            ids, scores, _ = scan_vectors(segment.vectors, segment.ids, queries, k, self._manifest.metric, threads)
         except VectorError as error:
             if error.what == "queries":
                 raise
             path, problem = segment.cold.path, f"the vector of row {error.row} can't be"
             raise CorruptError(path, problem, expected=error.expected, found=error.found) from error
-        cost = (0, 0, len(queries) * len(self), 0)
-        if was_single:
-            return Hits(ids[0, : counts[0]], scores[0, : counts[0]], self._manifest.metric, cost)
-        return Hits(ids, scores, self._manifest.metric, cost)
+        return Hits(ids, scores, self._manifest.metric, (0, 0, len(queries) * len(self), 0))
 
     def get(self, ids: Any) -> npt.NDArray[np.float32]:
-        """Stored vectors, exactly as they were given as float32: (dim,) for one id, (n, dim) for a sequence.
+        """Stored vectors, exactly as they were given as float32.
+
+        Parameters
+        ----------
+        ids : int or array_like (n,) of integers
+
+        Returns
+        -------
+        ndarray (dim,) for one id, (n, dim) for many
+            float32, a copy.
 
         Raises
         ------
         NotFoundError
             An id that the index does not hold; the message names the first.
+        VectorError
+            What can't be an id.
         """
         segment = self._open_segment()
         is_single = np.ndim(ids) == 0
@@ -339,7 +357,23 @@ class Index:
     def evaluate(
         self, queries: Any, k: int = 10, *, truth: Any = None, list_sizes: list[int] | None = None
     ) -> list[dict[str, float]]:
-        """Recall and latency over list sizes, one query a call on one thread; see `skeg.ann.tuning.evaluate`."""
+        """Recall and latency over list sizes, one query a call on one thread.
+
+        Parameters
+        ----------
+        queries : array_like (n, dim)
+        k : int
+            Hits wanted.
+        truth : array_like (n, at least k) of ids, optional
+            True neighbors, nearest first; computed by exact search when not given.
+        list_sizes : list of int, optional
+            By default `skeg.ann.tuning.LIST_SIZES` from k up.
+
+        Returns
+        -------
+        list of dict
+            ``search_list_size``, ``recall``, ``queries_per_second``, ``latency_ms_p50``, ``latency_ms_p99``.
+        """
         return tuning.evaluate(self, queries, k, truth=truth, list_sizes=list_sizes)
 
     def tune(self, queries: Any, recall: float = 0.95, *, k: int = 10) -> int:
@@ -373,6 +407,7 @@ class Index:
         write_manifest(self._path, manifest)
         self._manifest = manifest
         self._list_size = list_size
+        self._known_settings.clear()
         return list_size
 
     def close(self) -> None:
@@ -423,7 +458,10 @@ class Index:
 
 
 class _Scratch:
-    """Work space of one search at a time, as `search_one` takes it; the pool grows with the list size and the re-rank depth asked for."""
+    """Work space of one search at a time, as `search_one` takes it.
+
+    The pool grows with the list size and the re-rank depth asked for.
+    """
 
     def __init__(self, segment: GraphSegment, max_degree: int) -> None:
         self._fixed = (

@@ -6,13 +6,36 @@ from typing import Any
 
 import attrs
 
-from skeg.checks import as_int, as_number, converter
+from skeg.checks import as_int, as_number
 
 LINKS_MAX = 2**32 - 1
 """Neighbor lists are addressed by 32 bits: about 85 million rows at 50 neighbors each."""
 
 ROWS_MAX = 2**31 - 1
 """Rows are packed in 31 bits beside their distance."""
+
+
+def _degree(value: Any) -> int:
+    return as_int("max_degree", value, 2, 512)
+
+
+def _list_size(value: Any) -> int:
+    return as_int("build_list_size", value, 4, 4096)
+
+
+def _alpha(value: Any) -> float:
+    return as_number("alpha", value, 1.0, 2.0)
+
+
+def _seed(value: Any) -> int:
+    return as_int("seed", value, 0, 2**63 - 1)
+
+
+DIM_MAX = 65_536
+"""Integer products of codes and queries fit 32 bits up to here."""
+
+LIST_SIZE_MAX = 1 << 20
+"""Largest list size, number of hits and re-rank depth of a search: 8 MiB of work space."""
 
 
 @attrs.frozen(kw_only=True)
@@ -32,10 +55,10 @@ class GraphParams:
         Decides the insertion order and the rotation of the codes.
     """
 
-    max_degree: int = attrs.field(default=64, converter=converter(as_int, 2, 512))
-    build_list_size: int = attrs.field(default=128, converter=converter(as_int, 4, 4096))
-    alpha: float = attrs.field(default=1.1, converter=converter(as_number, 1.0, 2.0))
-    seed: int = attrs.field(default=0, converter=converter(as_int, 0, 2**63 - 1))
+    max_degree: int = attrs.field(default=64, converter=_degree)
+    build_list_size: int = attrs.field(default=128, converter=_list_size)
+    alpha: float = attrs.field(default=1.1, converter=_alpha)
+    seed: int = attrs.field(default=0, converter=_seed)
 
     @classmethod
     def for_dim(cls, dim: int, **given: Any) -> GraphParams:
@@ -51,12 +74,12 @@ class GraphParams:
         return min(n, max(64, int(0.4 * n**0.5) // 64 * 64))
 
 
-def default_graph(dim: int) -> dict[str, Any]:
+def default_graph(dim: int) -> dict[str, Any]:  # noqa: ARG001 - the same for every dimension so far
     """Graph parameters by dimension."""
     return {"max_degree": 64, "build_list_size": 128, "alpha": 1.1}
 
 
-def default_kind(dim: int) -> str:
+def default_kind(dim: int) -> str:  # noqa: ARG001 - the same for every dimension so far
     """Kind of index by dimension."""
     return "tq4"
 
@@ -69,7 +92,7 @@ RERANK: dict[str, int] = {
 }  # fmt: skip
 """Rows scored exactly for 10 hits, by kind; in proportion for other k.
 
-Share of the true ten nearest among the nearest by code, 117,659 x 384, 2,000 queries, all rows scanned: int8 1.0000 at 16
-rows; tq4 .9994 at 16 and .99995 at 20; tq2 .9990 at 40 and .99995 at 60; tq1 .9992 and binary .9988 at 200; pq .9971 at
-100 and .9999 at 400.
+Share of the true ten nearest among the nearest by code, 117,659 x 384, 2,000 queries, all rows scanned: int8 1.0000 at
+16 rows; tq4 .9994 at 16 and .99995 at 20; tq2 .9990 at 40 and .99995 at 60; tq1 .9992 and binary .9988 at 200; pq .9971
+at 100 and .9999 at 400.
 """

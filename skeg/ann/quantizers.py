@@ -1,8 +1,8 @@
 """Quantizers: how stored vectors become short codes whose scores steer a search.
 
-All kinds keep one contract (`Quantizer`): *fit* on a sample, *encode* blocks of rows to codes and two factors, *prepare*
-a query and *score* rows against it. Estimates have one form for every kind and metric (`skeg.ann.kernels.score`), so
-walks and scans know nothing of kinds.
+All kinds keep one contract (`Quantizer`): *fit* on a sample, *encode* blocks of rows to codes and two factors,
+*prepare* a query and *score* rows against it. Estimates have one form for every kind and metric
+(`skeg.ann.kernels.score`), so walks and scans know nothing of kinds.
 
 ========  =========================================================  ======================  =======================
 kind      code                                                        bytes a vector          standard error of cosine
@@ -17,9 +17,9 @@ pq        one of 256 centroids for each subspace (`skeg.ann.pq`)      subspaces 
 ========  =========================================================  ======================  =======================
 
 Code rows are padded to 64 bytes. int8, tq4, tq2 and tq1 are one family: uniform unsigned codes of a randomly rotated,
-centered vector, with a scale for each row that makes the estimate unbiased (RaBitQ: Gao & Long, SIGMOD 2024, theorem 3.2;
-Gao et al., SIGMOD 2025 for b bits; the uniform grid instead of Lloyd-Max levels costs 1 to 2 % of squared error and
-makes a score one integer dot product).
+centered vector, with a scale for each row that makes the estimate unbiased (RaBitQ: Gao & Long, SIGMOD 2024, theorem
+3.2; Gao et al., SIGMOD 2025 for b bits; the uniform grid instead of Lloyd-Max levels costs 1 to 2 % of squared error
+and makes a score one integer dot product).
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class Float32Quantizer:
         """No centroids."""
         return np.zeros((0, 0, 0), np.float32)
 
-    def encode(self, turned: Float32s, squares: Float32s) -> tuple[Bytes2D, Float32s]:
+    def encode(self, turned: Float32s, squares: Float32s) -> tuple[Bytes2D, Float32s]:  # noqa: ARG002 - the contract
         """No codes, and scales of 1; under cosine they are still to be divided by the stored vectors' norms."""
         return np.zeros((0, self.row_bytes), np.uint8), np.ones(len(turned), np.float32)
 

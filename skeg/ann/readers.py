@@ -27,7 +27,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from skeg.checks import _as_array as as_real_array
+from skeg.checks import as_real_array
 from skeg.errors import ClosedError, CorruptError, FormatError, ParameterError, VectorError
 from skeg.mapped import MappedFile
 

@@ -27,8 +27,7 @@ from skeg.ann.readers import (
     rebatch,
 )
 from skeg.ann.tables import open_hdf5, open_parquet
-from skeg.checks import _as_array as as_real_array
-from skeg.checks import as_ids
+from skeg.checks import as_ids, as_real_array
 from skeg.errors import FormatError, ParameterError, VectorError
 from skeg.files import disk_errors
 from skeg.mapped import MappedFile

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skeg.ann.kernels.encode import ROW_OK, ROW_ZERO, turn_rows
+from skeg.ann.kernels.prepare import SMALLEST_NORM
 from skeg.ann.metric import METRICS
 from skeg.errors import VectorError
 
@@ -65,10 +66,11 @@ class RowTransform:
         return turned, squares
 
 
-def bad_row(is_zero: bool, vector: Float32s, row: int, what: str = "vectors") -> VectorError:
+def bad_row(is_zero: bool, vector: Float32s, row: int, what: str = "vectors") -> VectorError:  # noqa: FBT001
     """The error for a vector that a kernel refused."""
     if is_zero:
-        return VectorError(what, expected="a vector that is not zero (metric cosine)", found="all zeros", row=row)
+        found = f"a norm below {SMALLEST_NORM:.0e}" if vector.any() else "all zeros"
+        return VectorError(what, expected="a vector that is not zero (metric cosine)", found=found, row=row)
     finite = np.isfinite(vector)
     if finite.all():
         found = f"a norm over {np.finfo(np.float32).max ** 0.5:.1g}"

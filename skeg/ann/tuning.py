@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from skeg.ann.params import LIST_SIZE_MAX
 from skeg.ann.recall import recall_at_k
 from skeg.checks import as_int, as_number, as_queries, check_finite
 from skeg.errors import ParameterError, VectorError
@@ -82,11 +83,11 @@ def find_list_size(index: Index, queries: Any, recall: float, k: int = 10) -> in
     def reached(size: int) -> bool:
         return recall_at_k(index.search(checked, k, search_list_size=size).ids, true_ids, k) >= goal
 
-    low, high = k - 1, k
+    low, high, most = k - 1, k, max(min(len(index), LIST_SIZE_MAX), k)
     while not reached(high):
-        if high >= len(index):
-            raise ParameterError("recall", recall, f"one that a list of all {len(index)} vectors reaches")
-        low, high = high, min(2 * high, max(len(index), k))
+        if high >= most:
+            raise ParameterError("recall", recall, f"one that a list of {most} rows reaches")
+        low, high = high, min(2 * high, most)
     while high - low > 1:
         middle = (low + high) // 2
         if reached(middle):

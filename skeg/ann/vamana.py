@@ -263,7 +263,7 @@ class GraphBuilder:
             )  # fmt: skip
 
     def finish(self) -> BuiltGraph:
-        """Renumber the rows breadth first from the medoid, so that rows near each other share pages, and pack the lists."""
+        """Renumber the rows breadth first from the medoid, so that near rows share pages, and pack the lists."""
         n = self._build.n
         order = np.zeros(n, np.uint32)
         connect.reach(self._links, self._starts, self._ends, int(self._entries[0]), np.zeros(n, np.uint8), order)

@@ -6,13 +6,9 @@ when it is whole and on stable storage; an error leaves what was there before.
 
 from __future__ import annotations
 
-import contextlib
 import io
-import os
-import secrets
 import struct
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +16,7 @@ from numpy.typing import DTypeLike
 
 from skeg.ann.sources import VectorSource, open_source
 from skeg.errors import ParameterError, VectorError
-from skeg.files import AnyPath, OutputFile, disk_errors, fsync_dir
+from skeg.files import AnyPath, atomic_output
 
 _BLOCK_ROWS = 4096
 _FBIN_ROWS_MAX = 2**32 - 1
@@ -106,7 +102,7 @@ def _write(
 ) -> int:
     """Write the header for no rows, the rows, and then the header again; return the number of rows."""
     n = 0
-    with _atomic_output(path) as file:
+    with atomic_output(path) as file:
         placeholder = header(source.n or 0, dim)
         file.write(placeholder)
         for block in source.blocks(_BLOCK_ROWS):
@@ -141,20 +137,3 @@ def _cast(block: np.ndarray, dtype: np.dtype[Any], name: str, first_row: int) ->
         expected = f"values within the range of {dtype}"
         raise VectorError(name, expected=expected, found=str(block[row, column]), row=first_row + row)
     return cast
-
-
-@contextlib.contextmanager
-def _atomic_output(path: AnyPath) -> Iterator[OutputFile]:
-    """A file that takes the name `path` when the block ends without an error."""
-    target = Path(path).absolute()
-    temporary = target.with_name(f"{target.name}.building-{os.getpid()}-{secrets.token_hex(4)}")
-    try:
-        with contextlib.closing(OutputFile(temporary)) as file:
-            yield file
-            file.sync()
-        with disk_errors(target, "write"):
-            temporary.replace(target)
-        fsync_dir(target.parent)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()

@@ -16,8 +16,8 @@ from skeg.jit import kernel
 def reach(links: Any, starts: Any, ends: Any, source: Any, reached: Any, queue: Any) -> Any:
     """Mark (1) every row that can be reached from ``source``; gives how many were newly marked.
 
-    links uint32, starts and ends as in `skeg.ann.kernels.walk.Graph`; reached uint8 (n,); queue uint32 (n,) receives the
-    newly marked rows in breadth-first order. Twin: ``reference.reach``.
+    links uint32, starts and ends as in `skeg.ann.kernels.walk.Graph`; reached uint8 (n,); queue uint32 (n,) receives
+    the newly marked rows in breadth-first order. Twin: ``reference.reach``.
     """
     if reached[source]:
         return np.int64(0)
@@ -39,13 +39,13 @@ def reach(links: Any, starts: Any, ends: Any, source: Any, reached: Any, queue: 
 
 @kernel()
 def _slot_for(graph: Any, row: Any, slots: Any, max_degree: Any, rows: Any, protected: Any) -> Any:
-    """Place in ``graph.links`` for one more edge of a row: a free one, else the farthest unprotected neighbor's, or -1."""
+    """Place in ``graph.links`` for one more edge of a row: a free one, else its farthest unprotected edge's, or -1."""
     start = np.int64(graph.starts[row])
     end = np.int64(graph.ends[row])
     if end - start < max_degree:
         graph.ends[row] += np.uint32(1)
         return end
-    place = np.int64(-1)
+    place: Any = np.int64(-1)
     farthest = np.float32(-1)
     for j in range(start, end):
         if not protected[j]:
@@ -136,7 +136,7 @@ def pack_lists(links: Any, starts: Any, ends: Any, order: Any, new_row: Any, off
 
 @kernel()
 def check_lists(links: Any, offsets: Any, max_degree: Any, degrees: Any) -> Any:
-    """First row whose neighbor list can't be: out of order, too long, naming a row that is not there, itself or one twice.
+    """First row whose list can't be: out of order, too long, naming a row that is not there, itself or one twice.
 
     degrees int64 (max_degree + 1,) receives how many rows have each degree. Gives -1 when every list is in order.
     """

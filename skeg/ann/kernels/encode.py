@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skeg.ann.kernels.prepare import COSINE, square_sum
+from skeg.ann.kernels.prepare import COSINE, SMALLEST_NORM, square_sum
 from skeg.ann.kernels.rotate import rotate
 from skeg.jit import kernel
 
@@ -20,9 +20,9 @@ ROW_ZERO = 2
 def turn_rows(raw: Any, metric: Any, mean: Any, signs: Any, turned: Any, squares: Any) -> Any:
     """Map stored vectors to the space where codes live; gives (status, first bad row).
 
-    turned[i] (dim,) float32 = rotation of (raw[i] / norm under cosine, else raw[i]) - mean; squares[i] float32 = squared
-    norm of turned[i]. Under cosine a zero row is `ROW_ZERO`; a row that is not finite, or whose squared norm
-    overflows, is `ROW_NOT_FINITE`. Twin: ``reference.turn_rows``.
+    turned[i] (dim,) float32 = rotation of (raw[i] / norm under cosine, else raw[i]) - mean; squares[i] float32 =
+    squared norm of turned[i]. Under cosine a row shorter than `SMALLEST_NORM` is `ROW_ZERO`; a row that is not finite,
+    or whose squared norm overflows, is `ROW_NOT_FINITE`. Twin: ``reference.turn_rows``.
     """
     for i in range(raw.shape[0]):
         total = square_sum(raw[i])
@@ -30,7 +30,7 @@ def turn_rows(raw: Any, metric: Any, mean: Any, signs: Any, turned: Any, squares
             return ROW_NOT_FINITE, i
         scale = np.float32(1)
         if metric == COSINE:
-            if total == np.float32(0):
+            if total < SMALLEST_NORM * SMALLEST_NORM:
                 return ROW_ZERO, i
             scale = np.float32(1) / np.sqrt(total)
         for j in range(raw.shape[1]):
@@ -77,10 +77,11 @@ def _pack(digits: Any, dim: Any, bits: Any, code: Any) -> None:
 def encode_uniform(turned: Any, squares: Any, bits: Any, clip: Any, digits: Any, codes: Any, scales: Any) -> None:
     """Uniform b-bit codes of turned rows with the scale that makes inner products unbiased.
 
-    turned (n, dim) float32; squares (n,) float32, their squared norms; bits 1, 2, 4 or 8; clip float32: the step in units
-    of the coordinates' standard deviation; digits (padded,) uint8, work space; codes (n, row_bytes) uint8; scales (n,)
-    float32: with center c, <turned, q> is estimated by scale * sum (digit - c) * q without bias under a random rotation
-    (RaBitQ, Gao & Long, SIGMOD 2024, theorem 3.2; extended to b bits, SIGMOD 2025). A zero row gets scale 0.
+    turned (n, dim) float32; squares (n,) float32, their squared norms; bits 1, 2, 4 or 8; clip float32: the step in
+    units of the coordinates' standard deviation; digits (padded,) uint8, work space; codes (n, row_bytes) uint8;
+    scales (n,) float32: with center c, <turned, q> is estimated by scale * sum (digit - c) * q without bias under a
+    random rotation (RaBitQ, Gao & Long, SIGMOD 2024, theorem 3.2; extended to b bits, SIGMOD 2025). A zero row gets
+    scale 0.
     Twin: ``reference.encode_uniform``.
     """
     for i in range(turned.shape[0]):

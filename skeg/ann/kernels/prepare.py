@@ -16,6 +16,10 @@ IP = 1
 L2 = 2
 
 
+SMALLEST_NORM = np.float32(1e-15)
+"""Shorter vectors have no direction in float32: their squares lose digits or vanish. Under cosine they count as zero."""
+
+
 class Transform(NamedTuple):
     """How rows were turned before they were encoded.
 

@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skeg.ann.kernels.pool import PAST_EVERY_KEY, distance_of, insert, pack, row_of
+from skeg.ann.kernels.pool import distance_of, insert, pack, row_of
 from skeg.ann.kernels.prepare import IP
 from skeg.ann.kernels.score import PREFETCH_AHEAD, Query
 from skeg.ann.kernels.simd import dot_bytes, prefetch_row
 from skeg.ann.kernels.walk import DAMAGED, nearest_entry, walk
 from skeg.jit import kernel
-
 
 CANDIDATES = 2
 """Rows a walk keeps during construction, as a multiple of those it expands."""
@@ -59,7 +58,7 @@ def robust_prune(rows: Any, keys: Any, count: Any, alpha: Any, max_degree: Any, 
         out[kept] = np.uint32(nearest)
         kept += 1
         # One row against all that are left: no branch depends on a distance, and the row stays in the nearest cache.
-        left = 0
+        left: Any = 0
         for i in range(1, count):
             key = keys[i]
             keys[left] = key

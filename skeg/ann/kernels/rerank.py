@@ -70,8 +70,8 @@ def offer(ids: Any, scores: Any, count: Any, new_id: Any, score: Any) -> Any:
 def rerank(vectors: Any, ids: Any, pool: Any, depth: Any, query: Any, query_norm: Any, metric: Any, out: Any) -> Any:
     """Score the rows of ``pool[:depth]`` exactly and keep the best; gives how many of ``out`` are filled.
 
-    pool int64 keys (`skeg.ann.kernels.pool`); out = (ids (k,) uint64, scores (k,) float32), the rest of which is padded with
-    `MISSING_ID` and -inf. Twin: ``reference.rerank``.
+    pool int64 keys (`skeg.ann.kernels.pool`); out = (ids (k,) uint64, scores (k,) float32), the rest of which is padded
+    with `MISSING_ID` and -inf. Twin: ``reference.rerank``.
     """
     out_ids, out_scores = out
     n_lines = (vectors.shape[1] + 15) >> 4

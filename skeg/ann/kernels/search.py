@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skeg.ann.kernels.prepare import COSINE, Transform, prepare_query, square_sum
+from skeg.ann.kernels.prepare import COSINE, SMALLEST_NORM, Transform, prepare_query, square_sum
 from skeg.ann.kernels.rerank import rerank
 from skeg.ann.kernels.score import Codes
 from skeg.ann.kernels.walk import DAMAGED, Graph, Scratch, nearest_entry, walk
@@ -25,16 +25,16 @@ def search_one(
 ) -> Any:
     """Search for one query; gives (status, hits, rows scored, rows expanded).
 
-    The tuples keep a call cheap, each is unpacked once. raw (dim,) float32; settings = (metric, scheme, list size, re-rank
-    depth); graph = (links, starts, ends, entries); codes = (codes, factors, entry codes, entry factors, entry vectors);
-    transform as in `Transform`; base = (vectors (n, dim) float32, ids (n,) uint64); scratch = the fields of `Scratch`,
-    then (work, digits, table) of `prepare_query`; ids (k,) uint64 and scores (k,) float32 are written.
+    The tuples keep a call cheap, each is unpacked once. raw (dim,) float32; settings = (metric, scheme, list size,
+    re-rank depth); graph = (links, starts, ends, entries); codes = (codes, factors, entry codes, entry factors, entry
+    vectors); transform as in `Transform`; base = (vectors (n, dim) float32, ids (n,) uint64); scratch = the fields of
+    `Scratch`, then (work, digits, table) of `prepare_query`; ids (k,) uint64 and scores (k,) float32 are written.
     """
     metric, scheme, list_size, depth = settings
     norm = np.sqrt(square_sum(raw))
     if not np.isfinite(norm):
         return QUERY_NOT_FINITE, np.int64(0), np.int64(0), np.int64(0)
-    if metric == COSINE and norm == np.float32(0):
+    if metric == COSINE and norm < SMALLEST_NORM:
         return QUERY_ZERO, np.int64(0), np.int64(0), np.int64(0)
     links = Graph(graph[0], graph[1], graph[2], graph[3])
     rows = Codes(scheme, codes[0], codes[1], base[0])

@@ -313,10 +313,11 @@ def _make_tile(n_queries: int, n_rows: int, *, squares: bool) -> Any:
     if JIT_DISABLED:
 
         def plain(queries: Any, first: Any, vectors: Any, row: Any, products: Any, column: Any) -> None:
-            for q in range(n_queries):
-                for r in range(n_rows):
-                    x, y = vectors[row + r], queries[first + q]
-                    products[q, column + r] = -np.square(x - y).sum() if squares else (x * y).sum()
+            with np.errstate(all="ignore"):  # compiled code does not warn either
+                for q in range(n_queries):
+                    for r in range(n_rows):
+                        x, y = vectors[row + r], queries[first + q]
+                        products[q, column + r] = -np.square(x - y).sum() if squares else (x * y).sum()
 
         return plain
 

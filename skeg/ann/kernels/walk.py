@@ -20,7 +20,10 @@ DAMAGED = -1
 
 
 class Graph(NamedTuple):
-    """links uint32, flat; the neighbors of row u are ``links[starts[u]:ends[u]]``; entries uint32, rows to start from."""
+    """Neighbor lists and where to start.
+
+    links uint32, flat; the neighbors of row u are ``links[starts[u]:ends[u]]``; entries uint32, rows to start from.
+    """
 
     links: Any
     starts: Any
@@ -32,9 +35,8 @@ class Scratch(NamedTuple):
     """One thread's work space, never shared.
 
     pool int64, at least the list size + 1; tags uint8 (n,) with epoch uint8 (1,): rows seen by the walk under way;
-    todo int64, at least the longest neighbor list; expanded int64: rows in
-    the order of their expansion, as many as fit; counters int64 (4,): scored rows, expanded rows, and room to return
-    how many rows ``expanded`` holds.
+    todo int64, at least the longest neighbor list; expanded int64: rows in the order of their expansion, as many as
+    fit; counters int64 (4,): scored rows, expanded rows, and room to return how many rows ``expanded`` holds.
     """
 
     pool: Any
@@ -82,7 +84,7 @@ def _gather_unseen(graph: Any, row: Any, scratch: Any, epoch: Any) -> Any:
     end = np.int64(graph.ends[row])
     if end < start or end - start > scratch.todo.shape[0] or end > graph.links.shape[0]:
         return DAMAGED
-    count = 0
+    count: Any = 0
     for j in range(start, end):
         neighbor = np.int64(graph.links[j])
         if neighbor >= n:
@@ -97,12 +99,12 @@ def _gather_unseen(graph: Any, row: Any, scratch: Any, epoch: Any) -> Any:
 def walk(
     graph: Any, start: Any, nearness: Any, codes: Any, query: Any, list_size: Any, n_expand: Any, scratch: Any
 ) -> Any:
-    """Walk from the row ``start``, whose estimate is ``nearness``, until the first ``n_expand`` of the pool are expanded.
+    """Walk from the row ``start``, of estimate ``nearness``, until the first ``n_expand`` of the pool are expanded.
 
-    Gives the pool's size, or `DAMAGED`. ``scratch.pool`` then holds the keys (distance = -estimate) of the best ``list_size`` rows met, nearest first,
-    ``scratch.expanded`` the rows expanded and ``scratch.counters`` what it cost. Each hop gathers the unseen neighbors,
-    scores them with prefetch and inserts those that beat the pool's last; the links of the next row in line are
-    prefetched before that.
+    Gives the pool's size, or `DAMAGED`. ``scratch.pool`` then holds the keys (distance = -estimate) of the best
+    ``list_size`` rows met, nearest first, ``scratch.expanded`` the rows expanded and ``scratch.counters`` what it cost.
+    Each hop gathers the unseen neighbors, scores them with prefetch and inserts those that beat the pool's last; the
+    links of the next row in line are prefetched before that.
 
     Requires a pool of ``list_size + 1`` and a start that exists. Twin: ``reference.walk``.
     """
