@@ -16,8 +16,8 @@ from skeg.ann.sample import WordNet, load_wordnet
 from skeg.files import AnyPath
 from skeg.jit import FAMILY, cache_folder
 
-# Example sentences whose answers a reader can judge at a glance.
-QUESTIONS = (0, 1, 2)
+# Sentences whose answers a reader can judge at a glance, and that share no word with what is found.
+QUESTIONS = (285, 559, 167, 299)
 ANSWERS_PER_QUESTION = 3
 
 _QUERIES_TIMED = 1000
@@ -33,7 +33,7 @@ def run(path: AnyPath | None = None, *, progress: Callable[[Progress], None] | N
     path : path, optional
         Directory to make for the index; by default a temporary one that is gone afterwards.
     progress : callable, optional
-        Called with `Progress` while the index is built.
+        Called with `Progress` once before kernels are compiled or loaded, then while the index is built.
 
     Returns
     -------
@@ -48,6 +48,8 @@ def run(path: AnyPath | None = None, *, progress: Callable[[Progress], None] | N
     """
     data = load_wordnet()
     with tempfile.TemporaryDirectory(prefix="skeg-demo-") as folder:
+        if progress is not None:
+            progress(Progress("compile", 0, 0, 0.0, None))
         ready_s = _compile_kernels(data, Path(folder) / "warm-up.index")
         target = Path(folder) / "wordnet.index" if path is None else Path(path)
         start = time.perf_counter()

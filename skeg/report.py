@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _BAR_WIDTH = 30
 _REDRAW_EVERY_S = 0.1
 
+# Measured columns, so that their numbers line up.
+_DECIMALS = {"recall": 4, "queries_per_second": 0, "latency_ms_p50": 3, "latency_ms_p99": 3}
+
 
 def as_json(value: Any) -> str:
     """One JSON object; numpy scalars and arrays become numbers and lists, paths become text."""
@@ -46,12 +49,14 @@ def duration_text(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def cell_text(value: Any) -> str:
-    """One table cell: integers with thousands separators, other numbers with four significant digits."""
+def cell_text(value: Any, name: str = "") -> str:
+    """One table cell: whole numbers with thousands separators, others with the decimals of the column or four digits."""
     if value is None:
         return "-"
     if isinstance(value, bool | str):
         return str(value)
+    if name in _DECIMALS:
+        return f"{value:,.{_DECIMALS[name]}f}"
     if float(value) == int(value):
         return f"{int(value):,}"
     return f"{value:,.1f}" if abs(value) >= 1000 else f"{value:.4g}"
@@ -61,7 +66,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows of one shape as aligned text, the keys as heads (underscores become spaces)."""
     if not rows:
         return "(nothing)"
-    cells = [[name.replace("_", " ") for name in rows[0]], *([cell_text(v) for v in row.values()] for row in rows)]
+    cells = [[name.replace("_", " ") for name in rows[0]], *(_cells(row) for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     numeric = [not isinstance(value, str) for value in rows[0].values()]
     return "\n".join(
@@ -70,6 +75,10 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         ).rstrip()
         for line in cells
     )
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    return [cell_text(value, name) for name, value in row.items()]
 
 
 def facts(values: Mapping[str, Any], indent: int = 0) -> str:
@@ -119,12 +128,13 @@ def demo_text(result: Mapping[str, Any]) -> str:
     ]
     if result["index"] is not None:
         lines.append(f"kept in {result['index']}")
+    lines += ["", "Sentences, and the definitions nearest to them in meaning (cosine similarity, words, definition):"]
     for question in result["questions"]:
-        lines += ["", question["question"]]
+        lines += ["", f"\"{question['question']}\""]
         lines += [f"  {a['score']:.3f}  {a['words']}: {a['definition']}" for a in question["answers"]]
     lines += [
         "",
-        f"{result['n_queries']:,} real queries, one a call, one thread; recall at 10 against exact search:",
+        f"{result['n_queries']:,} such sentences as queries, one a call, one thread; recall at 10 against exact search:",
         table(result["rows"]),
         f"exact search: {result['exact_queries_per_second']:,.0f} queries per second",
     ]

@@ -56,6 +56,12 @@ def test_table_aligns_numbers_right_and_text_left():
     assert report.table([]) == "(nothing)"
 
 
+def test_measured_columns_have_decimals_of_their_own():
+    rows = [{"recall": r, "queries_per_second": q, "latency_ms_p50": 0.01239} for r, q in ((1.0, 12345.6), (0.95, 7))]
+    lines = ["recall  queries per second  latency ms p50", "1.0000              12,346           0.012"]
+    assert [*lines, "0.9500                   7           0.012"] == report.table(rows).splitlines()
+
+
 def test_facts_nest_and_spell_out_bytes():
     values = {"dim": 3, "index_bytes": 2048, "build": {"seed": 0, "alpha": None}, "files": [{"name": "a", "bytes": 1}]}
     expected = ["dim: 3", "index bytes: 2.0 KiB (2,048 bytes)", "build:", "  seed: 0", "  alpha: None", "files:"]

@@ -30,7 +30,7 @@ from skeg.ann.metric import metric_number
 from skeg.ann.parallel import Workers, spans, thread_count
 from skeg.ann.params import DEFAULT_LIST_SIZE, DIM_MAX, RERANK, ROWS_MAX, GraphParams, default_kind
 from skeg.ann.progress import ProgressCallback, Reporter
-from skeg.ann.quantizers import KINDS, Quantizer, UniformQuantizer, encode_rows, factors_of, fit_quantizer
+from skeg.ann.quantizers import KINDS, Quantizer, UniformQuantizer, encode_rows, factors_of, fit_quantizer, sample_rows
 from skeg.ann.segment import SegmentData, check_segment, write_segment
 from skeg.ann.sources import VectorSource, open_source, read_ids
 from skeg.ann.transform import RowTransform
@@ -42,9 +42,6 @@ from skeg.files import AnyPath, BuildFolder, disk_errors
 
 ROWS_A_BLOCK = 2048
 """Rows encoded or copied at a time: a few megabytes."""
-
-SAMPLE_ROWS = 20_000
-"""Rows that centering and quantizers are fitted on."""
 
 
 def build_index(
@@ -193,10 +190,8 @@ class _Pipeline:
 
     def _sample(self, source: VectorSource, n: int) -> tuple[Quantizer, Quantizer, Quantizer]:
         """Quantizers that steer the build, measure in it, and code the index; the last is often one of the others."""
-        self._reporter.stage("sample", min(n, SAMPLE_ROWS))
-        rows = np.arange(n)
-        if n > SAMPLE_ROWS:
-            rows = np.sort(np.random.default_rng(self._params.seed).choice(n, SAMPLE_ROWS, replace=False))
+        rows = sample_rows(n, source.dim, self._params.seed)
+        self._reporter.stage("sample", len(rows))
         try:
             return self._fit(_float32(source.take(rows)))
         except VectorError as error:  # it counts rows of the sample

@@ -105,9 +105,9 @@ class FlatIndex:
         manifest = read_manifest(path)
         if manifest.backend != "flat":
             raise FormatError(path, "another backend", expected="a flat index ('flat')", found=repr(manifest.backend))
-        if manifest.kind not in KINDS or manifest.metric not in METRICS or not 1 <= manifest.dim <= DIM_MAX:
-            found = f"{manifest.dim} {manifest.metric} {manifest.kind}"
-            raise CorruptError(path, "manifest", expected="a known dimension, metric and kind", found=found)
+        if manifest.kind not in KINDS or manifest.dim > DIM_MAX:
+            found = f"{manifest.kind}, {manifest.dim} dimensions"
+            raise CorruptError(path, "manifest", expected=f"a known kind, at most {DIM_MAX} dimensions", found=found)
         segment = FlatSegment.open(path, manifest)
         return cls(path, None, segment, (manifest.dim, manifest.metric, manifest.kind))
 

@@ -16,13 +16,10 @@ from skeg.ann.kernels.score import SCHEME_PQ
 from skeg.ann.kernels.simd_scan import GROUP
 from skeg.ann.parallel import spans
 from skeg.ann.params import ROWS_MAX
-from skeg.ann.quantizers import Bytes2D, Quantizer, encode_rows, factors_of, fit_quantizer
+from skeg.ann.quantizers import Bytes2D, Quantizer, encode_rows, factors_of, fit_quantizer, sample_rows
 from skeg.ann.transform import Float32s
 from skeg.checks import RESERVED_ID, as_ids, check_unique_ids
 from skeg.errors import VectorError
-
-SAMPLE_ROWS = 20_000
-"""Rows that centering and quantizers are fitted on."""
 
 ROWS_A_BLOCK = 2048
 """Rows encoded at a time: a few megabytes."""
@@ -203,7 +200,5 @@ class RowStore:
         return FlatRows(quantizer, ids, vectors, norms, codes, factors, groups, group_factors, *id_ranks(ids))
 
     def _fit(self, n: int) -> Quantizer:
-        rows = np.arange(n)
-        if n > SAMPLE_ROWS:
-            rows = np.sort(np.random.default_rng(self._seed).choice(n, SAMPLE_ROWS, replace=False))
+        rows = sample_rows(n, self._vectors.first(n).shape[1], self._seed)
         return fit_quantizer(self._kind, self._vectors.first(n)[rows], self._metric, self._seed)

@@ -240,9 +240,7 @@ class Index:
             return CorruptError(path, "a walk met a neighbor list that can't be; verify() tells more")
         return bad_row(status == QUERY_ZERO, query, row, "query")
 
-    def _search_exactly(
-        self, queries: npt.NDArray[np.float32], k: int, _settings: _Settings, threads: int
-    ) -> Hits:
+    def _search_exactly(self, queries: npt.NDArray[np.float32], k: int, _settings: _Settings, threads: int) -> Hits:
         segment = self._open_segment()
         try:
             ids, scores, _ = scan_vectors(segment.vectors, segment.ids, queries, k, self._manifest.metric, threads)

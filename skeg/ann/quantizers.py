@@ -46,6 +46,9 @@ BITS: dict[str, int] = {"int8": 8, "tq4": 4, "tq2": 2, "tq1": 1}
 STEP_SIZES: dict[int, float] = {1: 1.596, 2: 0.996, 4: 0.335, 8: 0.031}
 """Grid step by bits, in standard deviations of a coordinate: least squared error for a normal distribution."""
 
+SAMPLE_BYTES = 32 << 20
+"""Size of the sample as float32: 21,845 rows of 384 dimensions."""
+
 Bytes2D = npt.NDArray[np.uint8]
 
 
@@ -154,6 +157,14 @@ def encode_rows(quantizer: Quantizer, vectors: Float32s) -> tuple[Bytes2D, Float
     if quantizer.scheme == SCHEME_F32 and quantizer.transform.metric == "cosine":
         scales /= np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
     return codes, scales, squares
+
+
+def sample_rows(n: int, dim: int, seed: int) -> npt.NDArray[np.int64]:
+    """Rows, ascending, that transforms and quantizers are fitted on: all, or a random `SAMPLE_BYTES` of them."""
+    size = max(SAMPLE_BYTES // (4 * dim), 256)
+    if n <= size:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, size, replace=False))
 
 
 def fit_quantizer(kind: str, sample: Float32s, metric: str, seed: int) -> Quantizer:

