@@ -93,7 +93,7 @@ def main() -> None:
     "--ids", type=_rows_file, metavar="FILE", help="Ids of the rows: .npy, .ibin or .ivecs, or .txt with one id a line."
 )
 @click.option("--metric", type=click.Choice(["cosine", "ip", "l2"]), default="cosine", show_default=True)
-@click.option("--kind", help="How vectors are encoded for the walk. [default: chosen]")
+@click.option("--kind", help="Codes: f32, int8, tq4, tq2, tq1, binary or pq. [default: chosen]")
 @click.option("--degree", "max_degree", type=int, help="Most links a node may have. [default: chosen]")
 @click.option("--list-size", "build_list_size", type=int, help="Candidates kept while building. [default: chosen]")
 @click.option("--alpha", type=float, help="Pruning slack, 1 or more. [default: chosen]")

@@ -16,7 +16,7 @@ from skeg.ann.sample import WordNet, load_wordnet
 from skeg.files import AnyPath
 from skeg.jit import FAMILY, cache_folder
 
-# Sentences whose answers a reader can judge at a glance, and that share no word with what is found.
+# Sentences whose answers a reader can judge at a glance, found by meaning: the words of the sentence are others.
 QUESTIONS = (285, 559, 167, 299)
 ANSWERS_PER_QUESTION = 3
 

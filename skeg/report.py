@@ -9,6 +9,7 @@ import contextlib
 import importlib.util
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from skeg.ann import Hits, Progress
 
 _BAR_WIDTH = 30
+_LINE_WIDTH = 100
 _REDRAW_EVERY_S = 0.1
 
 # Measured columns, so that their numbers line up.
@@ -50,7 +52,7 @@ def duration_text(seconds: float) -> str:
 
 
 def cell_text(value: Any, name: str = "") -> str:
-    """One table cell: whole numbers with thousands separators, others with the decimals of the column or four digits."""
+    """One table cell: thousands separators; the decimals of its column, else up to four significant digits."""
     if value is None:
         return "-"
     if isinstance(value, bool | str):
@@ -130,15 +132,21 @@ def demo_text(result: Mapping[str, Any]) -> str:
         lines.append(f"kept in {result['index']}")
     lines += ["", "Sentences, and the definitions nearest to them in meaning (cosine similarity, words, definition):"]
     for question in result["questions"]:
-        lines += ["", f"\"{question['question']}\""]
-        lines += [f"  {a['score']:.3f}  {a['words']}: {a['definition']}" for a in question["answers"]]
+        lines += ["", f'"{question["question"]}"']
+        lines += [_answer(**answer) for answer in question["answers"]]
     lines += [
         "",
-        f"{result['n_queries']:,} such sentences as queries, one a call, one thread; recall at 10 against exact search:",
+        f"{result['n_queries']:,} such sentences, one a call, one thread; recall at 10 against exact search:",
         table(result["rows"]),
         f"exact search: {result['exact_queries_per_second']:,.0f} queries per second",
     ]
     return "\n".join(lines)
+
+
+def _answer(score: float, words: str, definition: str) -> str:
+    return textwrap.fill(
+        f"{score:.3f}  {words}: {definition}", _LINE_WIDTH, initial_indent="  ", subsequent_indent=" " * 9
+    )
 
 
 @contextlib.contextmanager

@@ -90,12 +90,12 @@ class _Scratch:
             aligned_zeros((MANY * max(rows.groups.shape[1] // 8, 1),), np.int32),
             aligned_zeros((MANY, scan.BLOCK_ROWS), np.int32),
             np.zeros((2, scan.BLOCK_ROWS + GROUP), np.int32),
-            np.zeros(scan.BLOCK_ROWS, np.int64),
-            np.zeros(scan.BLOCK_ROWS, np.float32),
+            np.zeros((MANY, scan.BLOCK_ROWS), np.int64),
+            np.zeros((MANY, scan.BLOCK_ROWS), np.float32),
             np.zeros((MANY, scan.WAITING_ROWS), np.int64),
             np.zeros((MANY, scan.WAITING_ROWS), np.float32),
         )
-        self._after = (np.zeros((MANY, 2), np.int64), np.zeros(1, np.int64))
+        self._after = (np.zeros((MANY, 3), np.int64), np.zeros(1, np.int64))
         self._heaps = np.zeros((MANY, 0), np.int64)
 
     def arrays(self, depth: int) -> tuple[Any, ...]:

@@ -19,7 +19,7 @@ name           dtype     shape               meaning
 vectors        f4        (n, dim)            exactly what was stored
 =============  ========  ==================  ==============================================================
 
-Sections of index.skg; `flat` files have the first eight, with ``codes`` in the layout of `skeg.ann.kernels.scan`:
+Sections of index.skg in a graph index; those of a flat one stand in `skeg.ann.flatfile`:
 
 =============  ========  ==================  ==============================================================
 ids            u8        (n,)                id of each row
@@ -29,7 +29,6 @@ signs          i1        (rounds, dim)       random signs of the rotation
 codebook       f4        (m, 256, sub_dim)   centroids of pq, else (0, 0, 0)
 codes          u1        (n, row_bytes)      codes; no rows for f32
 factors        f4        (n, 2)              scale and offset of each row
-norms          f4        (n,)                norms of the stored vectors, flat only, else (0,)
 links          u4        (n_links,)          neighbor lists, packed
 offsets        u4        (n + 1,)            list of row u: links[offsets[u]:offsets[u + 1]]
 entries        u4        (n_entries,)        rows a walk may start from, the medoid first

@@ -152,11 +152,12 @@ class Index:
             if len(self._known_settings) >= KNOWN_SETTINGS_MAX:
                 self._known_settings.clear()
             self._known_settings[key] = settings
-        ready = type(q) is np.ndarray and q.dtype is _FLOAT32 and q.shape == self._shape and q.flags.carray
-        if ready and not exact and threads is None:
-            hits = self._search_one(q, k, settings)
-            if hits is not None:
-                return hits
+        if type(q) is np.ndarray and q.dtype is _FLOAT32 and q.shape == self._shape and not exact and threads is None:
+            flags = q.flags
+            if flags.c_contiguous and flags.aligned:
+                hits = self._search_one(q, k, settings)
+                if hits is not None:
+                    return hits
         return self._search_any(q, k, settings, threads, exact=exact)
 
     def _settings(self, k: int, search_list_size: int | None, rerank: int | None) -> _Settings:
@@ -178,6 +179,10 @@ class Index:
             raise self._closed()
         queries, was_single = as_queries(q, self._manifest.dim, what="query")
         n_threads = 1 if was_single and threads is None else thread_count(threads)
+        if was_single and not exact:
+            hits = self._search_one(queries[0], int(k), settings)
+            if hits is not None:
+                return hits
         search = self._search_exactly if exact else self._search_many
         try:
             hits = search(queries, int(k), settings, n_threads)

@@ -9,10 +9,16 @@ import attrs
 from skeg.checks import as_int, as_number
 
 LINKS_MAX = 2**32 - 1
-"""Neighbor lists are addressed by 32 bits: about 85 million rows at 50 neighbors each."""
+"""Slots of neighbor lists are addressed by 32 bits: about 51 million rows with the 83 slots that 64 neighbors get."""
 
 ROWS_MAX = 2**31 - 1
 """Rows are packed in 31 bits beside their distance."""
+
+DIM_MAX = 65_536
+"""Integer products of codes and queries fit 32 bits up to here."""
+
+LIST_SIZE_MAX = 1 << 20
+"""Largest list size, number of hits and re-rank depth of a search: 8 MiB of work space."""
 
 
 def _degree(value: Any) -> int:
@@ -29,13 +35,6 @@ def _alpha(value: Any) -> float:
 
 def _seed(value: Any) -> int:
     return as_int("seed", value, 0, 2**63 - 1)
-
-
-DIM_MAX = 65_536
-"""Integer products of codes and queries fit 32 bits up to here."""
-
-LIST_SIZE_MAX = 1 << 20
-"""Largest list size, number of hits and re-rank depth of a search: 8 MiB of work space."""
 
 
 @attrs.frozen(kw_only=True)

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from skeg.ann import flat, flatscan
 from skeg.ann.exact import exact_search
-from skeg.ann.flat import RERANKED_PER_HIT, FlatIndex
+from skeg.ann.flat import FlatIndex
 from skeg.ann.format import HOT, MANIFEST, SEGMENT, VECTORS, read_manifest, write_manifest
 from skeg.ann.hits import MISSING_ID
 from skeg.ann.metric import METRICS
+from skeg.ann.params import RERANK
 from skeg.ann.quantizers import KINDS
 from skeg.ann.recall import recall_at_k
 from skeg.container import Container
@@ -188,7 +189,7 @@ def test_the_number_of_candidates(monkeypatch):
     monkeypatch.setattr(flatscan.FlatSearcher, "scan", spy)
     for k, rerank in ((10, None), (10, 3), (10, 50), (200, None), (400, None), (5, 10**6)):
         index.search(queries(1)[0], k, rerank=rerank)
-    assert [int(10 * RERANKED_PER_HIT["tq4"]), 10, 50, 300, 300, 300] == seen
+    assert [RERANK["tq4"], 10, 50, 300, 300, 300] == seen
 
 
 def test_what_a_search_cost_is_told():

@@ -17,7 +17,7 @@ L2 = 2
 
 
 SMALLEST_NORM = np.float32(1e-15)
-"""Shorter vectors have no direction in float32: their squares lose digits or vanish. Under cosine they count as zero."""
+"""Shorter vectors have no direction in float32: their squares lose digits or vanish. Cosine takes them for zero."""
 
 
 class Transform(NamedTuple):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -65,7 +64,7 @@ def nearest(vectors, queries, k, metric, *, ids=NO_IDS, ranks=NO_ROWS, by_rank=N
     matmul.vector_norms(vectors, np.zeros((1, 1), np.float32), norms)
     matmul.vector_norms(queries, np.zeros((1, 1), np.float32), query_norms)
     edges = [0, *cuts, len(vectors)]
-    for start, stop in itertools.pairwise(edges):
+    for start, stop in pairwise(edges):
         base = vectors[start:stop], norms[start:stop]
         matmul.nearest_rows(
             queries, query_norms, (0, n), METRICS[metric], base, ranks, start, heaps, sizes, work_space()

@@ -147,12 +147,12 @@ def space_for(quantizer, depth):
         np.zeros(MANY * group_bytes(quantizer) // 8, np.int32),
         np.zeros((MANY, rows), np.int32),
         np.zeros((2, rows + GROUP), np.int32),
-        np.zeros(rows, np.int64),
-        np.zeros(rows, np.float32),
+        np.zeros((MANY, rows), np.int64),
+        np.zeros((MANY, rows), np.float32),
         np.zeros((MANY, scan.WAITING_ROWS), np.int64),
         np.zeros((MANY, scan.WAITING_ROWS), np.float32),
         np.zeros((MANY, depth), np.int64),
-        np.zeros((MANY, 2), np.int64),
+        np.zeros((MANY, 3), np.int64),
         np.zeros(1, np.int64),
     )
 
