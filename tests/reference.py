@@ -38,6 +38,12 @@ def pack(distance, row):
     return order_of(distance) * 2**32 + row * 2
 
 
+def distance_of(key):
+    """The float32 in a key."""
+    bits = key >> 32
+    return np.int32(bits if bits >= 0 else bits ^ 0x7FFFFFFF).view(F32)
+
+
 def keys_of(distances, rows):
     """Sorted keys of the given rows."""
     return np.array(sorted(pack(distances[row], int(row)) for row in rows), np.int64)
@@ -223,16 +229,18 @@ def scratch_for(n, list_size, room, n_expanded=None):
     )
 
 
-def walk(lists, start, nearness, estimates, *, list_size, n_expand):
+def walk(lists, start, nearness, estimates, *, list_size, n_expand, k=1, margin=np.inf):
     """(keys of the pool, rows expanded in order, number of rows scored) of a best-first walk.
 
     Again and again the nearest row that is not expanded yet among the first ``n_expand`` of the pool is expanded: its
     unseen neighbors join the pool, of which only the nearest ``list_size`` stay. The start counts as ``nearness`` near.
+    Rows farther than the k-th of the pool by ``margin`` neither join nor are expanded.
     """
     pool, seen, expanded, scored = [pack(-nearness, start)], {start}, [], 0
+    limit = float("inf")
     while True:
         waiting = [key for key in pool[:n_expand] if key // 2 % 2**31 not in expanded]
-        if not waiting:
+        if not waiting or waiting[0] > limit:
             return pool, expanded, scored
         row = waiting[0] // 2 % 2**31
         expanded.append(row)
@@ -240,8 +248,11 @@ def walk(lists, start, nearness, estimates, *, list_size, n_expand):
             if neighbor not in seen:
                 seen.add(neighbor)
                 scored += 1
-                pool.append(pack(-estimates[neighbor], neighbor))
-        pool = sorted(pool)[:list_size]
+                key = pack(-estimates[neighbor], neighbor)
+                if key < limit:
+                    pool = sorted([*pool, key])[:list_size]
+                    if key in pool[:k] and len(pool) >= k and margin < np.inf:
+                        limit = pack(F32(distance_of(pool[k - 1]) + F32(margin)), 0)
 
 
 def reach(lists, source, reached):

@@ -34,6 +34,7 @@ LAYERS: list[list[str]] = [
     [
         "skeg.ann.segment",
         "skeg.ann.tuning",
+        "skeg.ann.margins",
         "skeg.ann.budget",
         "skeg.ann.flatrows",
         "skeg.ann.flatfile",

@@ -26,12 +26,13 @@ from skeg.ann.format import Manifest, write_manifest
 from skeg.ann.index import Index
 from skeg.ann.kernels.prune import Rows
 from skeg.ann.kernels.score import Codes
+from skeg.ann.margins import Margins, measure_margins
 from skeg.ann.metric import metric_number
 from skeg.ann.parallel import Workers, spans, thread_count
 from skeg.ann.params import DEFAULT_LIST_SIZE, DIM_MAX, RERANK, ROWS_MAX, GraphParams, default_kind
 from skeg.ann.progress import ProgressCallback, Reporter
 from skeg.ann.quantizers import KINDS, Quantizer, UniformQuantizer, encode_rows, factors_of, fit_quantizer, sample_rows
-from skeg.ann.segment import SegmentData, check_segment, write_segment
+from skeg.ann.segment import GraphSegment, SegmentData, write_segment
 from skeg.ann.sources import VectorSource, open_source, read_ids
 from skeg.ann.transform import RowTransform
 from skeg.ann.vamana import BuildRows, BuiltGraph, GraphBuilder, insertion_order
@@ -310,15 +311,20 @@ class _Pipeline:
     def _verify(self) -> None:
         """Read the files back: sums, lists, reachability and ids must hold before anybody sees the index."""
         self._reporter.stage("verify", self._count)
-        check_segment(self._folder.path, self._manifest(), self._params.max_degree)
+        manifest = self._manifest([])
+        segment = GraphSegment(self._folder.path, manifest)
+        with Index(self._folder.path, manifest, segment) as index:
+            for finding in segment.check_written(self._params.max_degree):
+                raise finding
+            self._margins = measure_margins(index, segment.vectors, self._params.seed)
 
     def _publish(self) -> None:
         self._reporter.stage("publish", 1)
-        write_manifest(self._folder.path, self._manifest())
+        write_manifest(self._folder.path, self._manifest(self._margins))
         self._folder.publish()
         self._reporter.finish()
 
-    def _manifest(self) -> Manifest:
+    def _manifest(self, margins: Margins) -> Manifest:
         return Manifest(
             backend="disk",
             dim=self._dim,
@@ -327,7 +333,7 @@ class _Pipeline:
             kind=self._kind,
             files=self._files,
             build=self._figures,
-            search={"list_size": DEFAULT_LIST_SIZE, "rerank": RERANK[self._kind]},
+            search={"list_size": DEFAULT_LIST_SIZE, "rerank": RERANK[self._kind], "margins": margins},
         )
 
 

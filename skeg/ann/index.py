@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import attrs
 import numpy as np
@@ -18,6 +18,7 @@ from skeg.ann.format import MANIFEST, Manifest, read_manifest, write_manifest
 from skeg.ann.hits import Hits
 from skeg.ann.kernels.lookup import find_rows
 from skeg.ann.kernels.search import GRAPH_DAMAGED, OK, QUERY_ZERO, search_many, search_one
+from skeg.ann.margins import Margins, bounds_for
 from skeg.ann.metric import metric_number
 from skeg.ann.parallel import shared_workers, spans, thread_count
 from skeg.ann.params import LIST_SIZE_MAX
@@ -39,7 +40,14 @@ KNOWN_SETTINGS_MAX = 256
 
 _FLOAT32 = np.dtype(np.float32)
 
-_Settings = tuple[int, int, int, int]
+
+@attrs.frozen
+class _Settings:
+    """The numbers of a call as `search_one` takes them, the list size they came from, and the pool they need."""
+
+    numbers: tuple[int, int, int, int, np.float32]
+    list_size: int
+    pool_size: int
 
 
 class Index:
@@ -70,6 +78,7 @@ class Index:
         self._max_degree = self._setting("build", "max_degree", MAX_DEGREE)
         self._list_size = self._setting("search", "list_size", LIST_SIZE_MAX)
         self._rerank = self._setting("search", "rerank", LIST_SIZE_MAX)
+        self._margins = self._checked_margins()
 
     @classmethod
     def open(cls, path: AnyPath) -> Index:
@@ -99,6 +108,24 @@ class Index:
         except ParameterError as error:
             raise CorruptError(self._path / MANIFEST, f"{group} setting out of range ({error})") from error
 
+    def _checked_margins(self) -> Margins:
+        """The margins of the manifest; none is as good as any."""
+        margins = self._manifest.search.get("margins", [])
+        try:
+            table = np.array(margins, np.float64).reshape(-1, 2)
+        except (TypeError, ValueError):
+            table = np.full((1, 2), np.nan)
+        if (
+            not np.isfinite(table).all()
+            or (table[:, 0] < 1).any()
+            or (np.diff(table, axis=0) < 0).any()
+            or (table < 0).any()
+        ):
+            raise CorruptError(
+                self._path / MANIFEST, "search margins", expected="pairs of rising numbers", found=f"{margins!r:.80}"
+            )
+        return cast("Margins", table.tolist())
+
     def search(
         self,
         q: Any,
@@ -118,8 +145,8 @@ class Index:
         k : int
             Hits wanted for each query; fewer come when the index holds fewer.
         search_list_size : int, optional
-            Rows the walk keeps: larger finds more of the true neighbors and takes longer. By default what `tune`
-            stored, else a measured value. Never below k.
+            Rows a walk keeps, on the average over queries (`skeg.ann.margins`): larger finds more of the true neighbors
+            and takes longer. By default what `tune` stored, else a measured value. Never below k.
         rerank : int, optional
             Rows scored exactly, the nearest by their codes; never below k. By default as many as the kind of codes was
             measured to need, and at least an eighth of the list.
@@ -161,7 +188,7 @@ class Index:
         return self._search_any(q, k, settings, threads, exact=exact)
 
     def _settings(self, k: int, search_list_size: int | None, rerank: int | None) -> _Settings:
-        """What a kernel needs to know of one call: metric, scheme, list size, re-rank depth."""
+        """What a kernel needs to know of one call."""
         k = as_int("k", k, 1, LIST_SIZE_MAX)
         list_size = self._list_size
         if search_list_size is not None:
@@ -171,7 +198,9 @@ class Index:
             depth = max(-(-self._rerank * k // 10), list_size // 8)
         else:
             depth = as_int("rerank", rerank, 1, LIST_SIZE_MAX)
-        return self._metric_number, self._scheme, list_size, max(depth, k)
+        n_expand, margin = bounds_for(self._margins, k, list_size, len(self))
+        settings = (self._metric_number, self._scheme, n_expand, max(depth, k), margin)
+        return _Settings(settings, list_size, max(n_expand, depth, k))
 
     def _search_any(self, q: Any, k: int, settings: _Settings, threads: int | None, *, exact: bool) -> Hits:
         """Search for queries in any form, with every check."""
@@ -198,7 +227,7 @@ class Index:
         """Hits of one query (dim,), or None if there is anything to complain about."""
         arrays, scratch = self._open_arrays(), self._borrow(settings)
         ids, scores = np.empty(k, np.uint64), np.empty(k, np.float32)
-        args = (query, settings, *arrays, scratch.arrays, ids, scores)
+        args = (query, settings.numbers, *arrays, scratch.arrays, ids, scores)
         if self._call is None:
             self._call = resolve(search_one, args)
         status, count, scored, expanded = self._call(*args)
@@ -207,7 +236,7 @@ class Index:
             return None
         if count < k:
             ids, scores = ids[:count], scores[:count]
-        return Hits(ids, scores, self._manifest.metric, (scored, expanded, settings[3], settings[2]))
+        return Hits(ids, scores, self._manifest.metric, (scored, expanded, settings.numbers[3], settings.list_size))
 
     def _search_many(self, queries: npt.NDArray[np.float32], k: int, settings: _Settings, threads: int) -> Hits:
         n = len(queries)
@@ -218,14 +247,18 @@ class Index:
 
         def work(piece: int, _worker: int) -> None:
             scratch = self._borrow(settings)
-            status, at, *costs[piece] = search_many(queries, pieces[piece], settings, *arrays, scratch.arrays, out)
+            status, at, *costs[piece] = search_many(
+                queries, pieces[piece], settings.numbers, *arrays, scratch.arrays, out
+            )
             self._idle.append(scratch)
             if status != OK:
                 raise self._failure(status, queries[at], at)
 
         shared_workers(min(threads, max(len(pieces), 1))).run(len(pieces), work)
         scored, expanded = (int(cost) for cost in costs.sum(axis=0))
-        return Hits(out[0], out[1], self._manifest.metric, (scored, expanded, settings[3] * n, settings[2]))
+        return Hits(
+            out[0], out[1], self._manifest.metric, (scored, expanded, settings.numbers[3] * n, settings.list_size)
+        )
 
     def _borrow(self, settings: _Settings) -> _Scratch:
         """Work space that no other search uses; give it back by appending it to the idle ones.
@@ -236,7 +269,7 @@ class Index:
             scratch = self._idle.pop()
         except IndexError:
             scratch = _Scratch(self._open_segment(), self._max_degree)
-        scratch.grow(max(settings[2:]))
+        scratch.grow(settings.pool_size)
         return scratch
 
     def _failure(self, status: int, query: npt.NDArray[np.float32], row: int) -> Exception:

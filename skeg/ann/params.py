@@ -55,7 +55,7 @@ class GraphParams:
     """
 
     max_degree: int = attrs.field(default=64, converter=_degree)
-    build_list_size: int = attrs.field(default=128, converter=_list_size)
+    build_list_size: int = attrs.field(default=64, converter=_list_size)
     alpha: float = attrs.field(default=1.1, converter=_alpha)
     seed: int = attrs.field(default=0, converter=_seed)
 
@@ -75,7 +75,7 @@ class GraphParams:
 
 def default_graph(dim: int) -> dict[str, Any]:  # noqa: ARG001 - the same for every dimension so far
     """Graph parameters by dimension."""
-    return {"max_degree": 64, "build_list_size": 128, "alpha": 1.1}
+    return {"max_degree": 64, "build_list_size": 64, "alpha": 1.1}
 
 
 def default_kind(dim: int) -> str:  # noqa: ARG001 - the same for every dimension so far

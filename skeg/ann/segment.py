@@ -257,13 +257,3 @@ class GraphSegment:
                 row = start + int(np.flatnonzero(wrong)[0])
                 return [self._finding(f"code of row {row}", "the code of its vector", "another")]
         return []
-
-
-def check_segment(folder: AnyPath, manifest: Manifest, max_degree: int) -> None:
-    """Raise the first finding about a segment that was just written (all of `GraphSegment.verify` but the codes)."""
-    segment = GraphSegment(folder, manifest)
-    try:
-        for finding in segment.check_written(max_degree):
-            raise finding
-    finally:
-        segment.close()

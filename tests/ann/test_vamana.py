@@ -120,7 +120,8 @@ def walk_for(row, build, digits, entry_codes, scratch):
     rows, metric, graph, codes = build
     query = row_query(rows, codes, row, metric, digits)
     entry, nearness = nearest_entry(graph.entries.shape[0], entry_codes, query)
-    return walk(graph, np.int64(graph.entries[entry]), nearness, codes, query, 16, 16, scratch)
+    bounds = (16, 16, 1, np.float32(np.inf))
+    return walk(graph, np.int64(graph.entries[entry]), nearness, codes, query, bounds, scratch)
 
 
 def test_a_row_is_found_by_a_walk_for_it(rng):

@@ -110,7 +110,8 @@ def attach_rows(
             continue
         query = row_query(rows, codes, row, settings[0], digits)
         entry, nearness = nearest_entry(n_entries, entry_codes, query)
-        size = walk(graph, np.int64(graph.entries[entry]), nearness, codes, query, settings[1], settings[1], scratch)
+        bounds = (settings[1], settings[1], 1, np.float32(np.inf))
+        size = walk(graph, np.int64(graph.entries[entry]), nearness, codes, query, bounds, scratch)
         place = _nearest_reached(graph, slots, max_degree, rows, row, size, scratch.pool, reached, protected)
         graph.links[place] = np.uint32(row)
         protected[place] = np.uint8(1)

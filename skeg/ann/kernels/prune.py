@@ -111,7 +111,8 @@ def choose_neighbors(
         query = row_query(rows, codes, point, metric, digits)
         entry, nearness = nearest_entry(n_entries, entry_codes, query)
         start = np.int64(graph.entries[entry])
-        size = walk(graph, start, nearness, codes, query, CANDIDATES * list_size, list_size, scratch)
+        bounds = (CANDIDATES * list_size, list_size, 1, np.float32(np.inf))
+        size = walk(graph, start, nearness, codes, query, bounds, scratch)
         if size == DAMAGED:
             return DAMAGED
         n_found = scratch.counters[2]

@@ -65,9 +65,9 @@ SKETCH_ERROR = 0.3014
 """Standard error of a sketch's product of halves with a query, in lengths of the query: sqrt(1 - 2 / pi) / 2."""
 
 SLACK = 2.5
-"""Standard errors by which a sketch may fall short of the worst candidate. The nearest rows are well above that one: with
-20 candidates recall@10 of tq4 on 117,659 x 384 is 0.99990 (2,000 queries), 0.99995 with 3.0 and a quarter more rows to
-score, 0.9997 with 2.0."""
+"""Standard errors by which a sketch may fall short of the worst candidate. The nearest rows are well above that one:
+with 20 candidates recall@10 of tq4 on 117,659 x 384 is 0.99990 (2,000 queries), 0.99995 with 3.0 and a quarter more
+rows to score, 0.9997 with 2.0."""
 
 
 class Sketches(NamedTuple):
@@ -297,9 +297,7 @@ def _score_waiting(codes: Any, ranks: Any, tile: Any, q: Any) -> None:
 
 
 @kernel()
-def _offer_groups(
-    start: Any, stop: Any, n: Any, sketches: Any, codes: Any, ranks: Any, tile: Any, count: Any
-) -> None:
+def _offer_groups(start: Any, stop: Any, n: Any, sketches: Any, codes: Any, ranks: Any, tile: Any, count: Any) -> None:
     """Offer the rows of groups ``start .. stop - 1`` to the heaps of the first ``count`` queries.
 
     The codes that one query asks for arrive while the rows of the next ones are collected.
@@ -372,7 +370,7 @@ def scan_queries(
                 _sum_groups(sketches.groups, start, stop, tile, count)
             _offer_groups(start, stop, n, sketches, codes, rows[4], tile, count)
             start = stop
-            size = min(size + size // 2, BLOCK_GROUPS)
+            size = min(2 * size, BLOCK_GROUPS)
         for q in range(count):
             if tile.sizes[q, 1] > 0:
                 _score_waiting(codes, rows[4], tile, q)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from skeg.ann.kernels.prepare import COSINE, SMALLEST_NORM, Transform, prepare_query, square_sum
+from skeg.ann.kernels.prepare import COSINE, L2, SMALLEST_NORM, Transform, prepare_query, square_sum
 from skeg.ann.kernels.rerank import rerank
 from skeg.ann.kernels.score import Codes
 from skeg.ann.kernels.walk import DAMAGED, Graph, Scratch, nearest_entry, walk
@@ -18,6 +18,9 @@ GRAPH_DAMAGED = 1
 QUERY_NOT_FINITE = 2
 QUERY_ZERO = 3
 
+MARGIN_RANK = 10
+"""Margins are counted from this hit, or from the last one wanted if that comes later."""
+
 
 @kernel()
 def search_one(
@@ -25,12 +28,13 @@ def search_one(
 ) -> Any:
     """Search for one query; gives (status, hits, rows scored, rows expanded).
 
-    The tuples keep a call cheap, each is unpacked once. raw (dim,) float32; settings = (metric, scheme, list size,
-    re-rank depth); graph = (links, starts, ends, entries); codes = (codes, factors, entry codes, entry factors, entry
-    vectors); transform as in `Transform`; base = (vectors (n, dim) float32, ids (n,) uint64); scratch = the fields of
-    `Scratch`, then (work, digits, table) of `prepare_query`; ids (k,) uint64 and scores (k,) float32 are written.
+    The tuples keep a call cheap, each is unpacked once. raw (dim,) float32; settings = (metric, scheme, rows to expand,
+    re-rank depth, margin float32: see `walk`, in units of the score of a unit query); graph = (links, starts, ends,
+    entries); codes = (codes, factors, entry codes, entry factors, entry vectors); transform as in `Transform`; base =
+    (vectors (n, dim) float32, ids (n,) uint64); scratch = the fields of `Scratch`, then (work, digits, table) of
+    `prepare_query`; ids (k,) uint64 and scores (k,) float32 are written.
     """
-    metric, scheme, list_size, depth = settings
+    metric, scheme, n_expand, depth, margin = settings
     norm = np.sqrt(square_sum(raw))
     if not np.isfinite(norm):
         return QUERY_NOT_FINITE, np.int64(0), np.int64(0), np.int64(0)
@@ -47,7 +51,9 @@ def search_one(
     n_entries = graph[3].shape[0]
     entry, nearness = nearest_entry(n_entries, entries, query)
     space.counters[0] += n_entries
-    size = walk(links, np.int64(graph[3][entry]), nearness, rows, query, max(list_size, depth), list_size, space)
+    reach = np.float32(margin * (np.float32(0.5) if metric == L2 else norm))
+    bounds = (max(n_expand, depth), n_expand, max(ids.shape[0], MARGIN_RANK), reach)
+    size = walk(links, np.int64(graph[3][entry]), nearness, rows, query, bounds, space)
     if size == DAMAGED:
         return GRAPH_DAMAGED, np.int64(0), np.int64(0), np.int64(0)
     count = rerank(base[0], base[1], space.pool, min(depth, size), raw, norm, metric, (ids, scores))

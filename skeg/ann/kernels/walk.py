@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skeg.ann.kernels.pool import PAST_EVERY_KEY, insert, pack, row_of
+from skeg.ann.kernels.pool import PAST_EVERY_KEY, distance_of, insert, pack, row_of
 from skeg.ann.kernels.score import PREFETCH_AHEAD, ask_for, estimate_of, lines_of, product_of
 from skeg.ann.kernels.simd import prefetch_row
 from skeg.jit import kernel
@@ -96,18 +96,22 @@ def _gather_unseen(graph: Any, row: Any, scratch: Any, epoch: Any) -> Any:
 
 
 @kernel()
-def walk(
-    graph: Any, start: Any, nearness: Any, codes: Any, query: Any, list_size: Any, n_expand: Any, scratch: Any
-) -> Any:
-    """Walk from the row ``start``, of estimate ``nearness``, until the first ``n_expand`` of the pool are expanded.
+def walk(graph: Any, start: Any, nearness: Any, codes: Any, query: Any, bounds: Any, scratch: Any) -> Any:
+    """Walk from the row ``start``, of estimate ``nearness``, until nothing worth expanding is left in the pool.
 
-    Gives the pool's size, or `DAMAGED`. ``scratch.pool`` then holds the keys (distance = -estimate) of the best
-    ``list_size`` rows met, nearest first, ``scratch.expanded`` the rows expanded and ``scratch.counters`` what it cost.
-    Each hop gathers the unseen neighbors, scores them with prefetch and inserts those that beat the pool's last; the
-    links of the next row in line are prefetched before that.
+    bounds = (list size, rows to expand, k, margin): the pool keeps the nearest ``list size`` rows met; of these the
+    first ``rows to expand`` are expanded, and only rows whose distance is within ``margin`` (float32) of the k-th in
+    the pool join it or are expanded. With a finite margin a walk is as long as its query is hard: the adaptive beam search of
+    Al-Jazzazi et al. (NeurIPS 2025), with a difference in place of a ratio, and applied to what enters the pool too.
+
+    Gives the pool's size, or `DAMAGED`. ``scratch.pool`` then holds the keys (distance = -estimate) of the rows kept,
+    nearest first, ``scratch.expanded`` the rows expanded and ``scratch.counters`` what it cost. Each hop gathers the
+    unseen neighbors, scores them with prefetch and inserts those that are near enough; the links of the next row in
+    line are prefetched before that.
 
     Requires a pool of ``list_size + 1`` and a start that exists. Twin: ``reference.walk``.
     """
+    list_size, n_expand, k, margin = bounds
     pool = scratch.pool
     epoch = next_epoch(scratch)
     pool[0] = pack(-nearness, start)
@@ -119,12 +123,15 @@ def walk(
     digits, table, step, bias, weight = query
     todo = scratch.todo
     n_lines = lines_of(scheme, packed, vectors)
+    limit = PAST_EVERY_KEY
     worst = PAST_EVERY_KEY if list_size > 1 else pool[0]
     while cursor < min(size, n_expand):
         key = pool[cursor]
         if key & np.int64(1):
             cursor += 1
             continue
+        if key > limit:
+            break
         pool[cursor] = key | np.int64(1)
         row = row_of(key)
         if n_expanded < scratch.expanded.shape[0]:
@@ -149,8 +156,9 @@ def walk(
                 place = insert(pool, size, list_size, key)
                 if size < list_size:
                     size += 1
-                if size == list_size:
-                    worst = pool[size - 1]
+                if place < k <= size and margin < np.float32(np.inf):
+                    limit = pack(distance_of(pool[k - 1]) + margin, 0)
+                worst = min(limit, pool[size - 1]) if size == list_size else limit
                 if place < cursor:
                     cursor = place
     scratch.counters[1] += n_expanded

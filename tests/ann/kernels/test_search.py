@@ -34,7 +34,7 @@ class Scene:
         self.codes = codes, factors, entry_codes, factors[entries], self.vectors[entries]
         self.transform = tuple(kernel_transform(quantizer))
         self.scratch = (*reference.scratch_for(N, list_size, N), *query_room(quantizer))
-        self.settings = self.metric, quantizer.scheme, list_size, list_size
+        self.settings = self.metric, quantizer.scheme, list_size, list_size, np.float32(np.inf)
         self.k = k
 
     def one(self, query):

@@ -30,18 +30,19 @@ def scene(rng, n, *, ties=False):
     return packed, query, reference.score_rows(packed, query, range(n))
 
 
-def walked(graph, codes, query, list_size, *, n_expand=None, scratch=None, nearness=np.inf):
+def walked(graph, codes, query, list_size, *, n_expand=None, k=1, margin=np.inf, scratch=None, nearness=np.inf):
     """(result, pool keys without flags, expanded rows, counters) of the kernel, from the graph's first entry."""
     n = len(graph.starts)
     start, n_expand = np.int64(graph.entries[0]), n_expand or list_size
     scratch = scratch or reference.scratch_for(n, list_size, n)
     scratch.counters[:] = 0
-    size = walk(graph, start, np.float32(nearness), codes, query, list_size, n_expand, scratch)
+    bounds = (list_size, n_expand, k, np.float32(margin))
+    size = walk(graph, start, np.float32(nearness), codes, query, bounds, scratch)
     pool = scratch.pool[: max(size, 0)]
     expanded = scratch.expanded[: scratch.counters[2]].tolist()
     if size != DAMAGED and len(expanded) == scratch.counters[1]:
         assert [row in expanded for row in (pool >> 1 & 0x7FFFFFFF).tolist()] == (pool & 1).tolist()
-        assert (pool[:n_expand] & 1).all()
+        assert margin < np.inf or (pool[:n_expand] & 1).all()
     return size, (pool & ~1).tolist(), expanded, scratch.counters.tolist()
 
 
@@ -63,6 +64,23 @@ def test_walk_finds_expands_and_counts_what_its_twin_does(rng, n, list_size, n_e
         assert len(expected_pool) == size
         assert expected_rows == expanded
         assert [scored, len(expected_rows)] == counters[:2]
+
+
+@pytest.mark.parametrize("list_size", [1, 4, 60])
+@pytest.mark.parametrize("k", [1, 3, 10])
+@pytest.mark.parametrize("margin", [0.0, 0.3, 2.0, 100.0])
+def test_a_margin_stops_the_walk_where_its_twin_stops(rng, list_size, k, margin):
+    for n in (5, 40):
+        codes, query, estimates = scene(rng, n)
+        lists = reference.random_lists(rng, n, 6)
+        start = int(rng.integers(n))
+        graph = reference.graph_of(lists, [start])
+        _, pool, expanded, counters = walked(
+            graph, codes, query, list_size, k=k, margin=margin, nearness=estimates[start]
+        )
+        bounds = {"list_size": list_size, "n_expand": list_size, "k": k, "margin": margin}
+        expected = reference.walk(lists, start, estimates[start], estimates, **bounds)
+        assert expected == (pool, expanded, counters[0])
 
 
 @pytest.mark.parametrize("ties", [False, True])
