@@ -35,6 +35,7 @@ LAYERS: list[list[str]] = [
         "skeg.ann.segment",
         "skeg.ann.tuning",
         "skeg.ann.margins",
+        "skeg.ann.workspace",
         "skeg.ann.budget",
         "skeg.ann.flatrows",
         "skeg.ann.flatfile",

@@ -58,7 +58,7 @@ FLOORS = {
     "binary": (0.89, 0.995),
     "pq": (0.94, 0.997),
 }
-IP_COSTS = (0.045, 0.025)  # lengths from 1 to 2: the nearest by inner product are far from each other
+IP_COSTS = (0.02, 0.01)  # lengths from 1 to 2: the nearest by inner product are far from each other
 
 
 @pytest.mark.parametrize("metric", METRICS)

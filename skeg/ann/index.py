@@ -22,9 +22,10 @@ from skeg.ann.margins import Margins, bounds_for
 from skeg.ann.metric import metric_number
 from skeg.ann.parallel import shared_workers, spans, thread_count
 from skeg.ann.params import LIST_SIZE_MAX
-from skeg.ann.quantizers import kernel_transform, query_room
+from skeg.ann.quantizers import kernel_transform
 from skeg.ann.segment import GraphSegment
 from skeg.ann.transform import bad_row
+from skeg.ann.workspace import Scratch, Settings, rescaled
 from skeg.checks import RESERVED_ID, as_ids, as_int, as_queries
 from skeg.errors import ClosedError, CorruptError, FormatError, NotFoundError, ParameterError, VectorError
 from skeg.files import AnyPath
@@ -39,15 +40,6 @@ MAX_DEGREE = 1 << 16
 KNOWN_SETTINGS_MAX = 256
 
 _FLOAT32 = np.dtype(np.float32)
-
-
-@attrs.frozen
-class _Settings:
-    """The numbers of a call as `search_one` takes them, the list size they came from, and the pool they need."""
-
-    numbers: tuple[int, int, int, int, np.float32]
-    list_size: int
-    pool_size: int
 
 
 class Index:
@@ -72,9 +64,9 @@ class Index:
             (s.vectors, s.ids),
         )
         self._shape = (manifest.dim,)
-        self._known_settings: dict[tuple[Any, ...], _Settings] = {}
+        self._known_settings: dict[tuple[Any, ...], Settings] = {}
         self._call: Callable[..., Any] | None = None
-        self._idle: list[_Scratch] = []
+        self._idle: list[Scratch] = []
         self._max_degree = self._setting("build", "max_degree", MAX_DEGREE)
         self._list_size = self._setting("search", "list_size", LIST_SIZE_MAX)
         self._rerank = self._setting("search", "rerank", LIST_SIZE_MAX)
@@ -187,7 +179,7 @@ class Index:
                     return hits
         return self._search_any(q, k, settings, threads, exact=exact)
 
-    def _settings(self, k: int, search_list_size: int | None, rerank: int | None) -> _Settings:
+    def _settings(self, k: int, search_list_size: int | None, rerank: int | None) -> Settings:
         """What a kernel needs to know of one call."""
         k = as_int("k", k, 1, LIST_SIZE_MAX)
         list_size = self._list_size
@@ -200,9 +192,9 @@ class Index:
             depth = as_int("rerank", rerank, 1, LIST_SIZE_MAX)
         n_expand, margin = bounds_for(self._margins, k, list_size, len(self))
         settings = (self._metric_number, self._scheme, n_expand, max(depth, k), margin)
-        return _Settings(settings, list_size, max(n_expand, depth, k))
+        return Settings(settings, list_size, max(n_expand, depth, k))
 
-    def _search_any(self, q: Any, k: int, settings: _Settings, threads: int | None, *, exact: bool) -> Hits:
+    def _search_any(self, q: Any, k: int, settings: Settings, threads: int | None, *, exact: bool) -> Hits:
         """Search for queries in any form, with every check."""
         if self._segment is None:
             raise self._closed()
@@ -217,13 +209,13 @@ class Index:
             hits = search(queries, int(k), settings, n_threads)
         except VectorError:
             # Squares of very large or small numbers leave float32, yet under cosine such a query is as good as any.
-            rescaled = _rescaled(queries) if self._manifest.metric == "cosine" else None
-            if rescaled is None:
+            in_range = rescaled(queries) if self._manifest.metric == "cosine" else None
+            if in_range is None:
                 raise
-            hits = search(rescaled, int(k), settings, n_threads)
+            hits = search(in_range, int(k), settings, n_threads)
         return hits.first() if was_single else hits
 
-    def _search_one(self, query: npt.NDArray[np.float32], k: int, settings: _Settings) -> Hits | None:
+    def _search_one(self, query: npt.NDArray[np.float32], k: int, settings: Settings) -> Hits | None:
         """Hits of one query (dim,), or None if there is anything to complain about."""
         arrays, scratch = self._open_arrays(), self._borrow(settings)
         ids, scores = np.empty(k, np.uint64), np.empty(k, np.float32)
@@ -238,7 +230,7 @@ class Index:
             ids, scores = ids[:count], scores[:count]
         return Hits(ids, scores, self._manifest.metric, (scored, expanded, settings.numbers[3], settings.list_size))
 
-    def _search_many(self, queries: npt.NDArray[np.float32], k: int, settings: _Settings, threads: int) -> Hits:
+    def _search_many(self, queries: npt.NDArray[np.float32], k: int, settings: Settings, threads: int) -> Hits:
         n = len(queries)
         out = (np.empty((n, k), np.uint64), np.empty((n, k), np.float32), np.empty(n, np.int64))
         pieces = spans(n, QUERIES_A_CALL)
@@ -260,7 +252,7 @@ class Index:
             out[0], out[1], self._manifest.metric, (scored, expanded, settings.numbers[3] * n, settings.list_size)
         )
 
-    def _borrow(self, settings: _Settings) -> _Scratch:
+    def _borrow(self, settings: Settings) -> Scratch:
         """Work space that no other search uses; give it back by appending it to the idle ones.
 
         Taking from and appending to a list are atomic, so there is no lock.
@@ -268,7 +260,7 @@ class Index:
         try:
             scratch = self._idle.pop()
         except IndexError:
-            scratch = _Scratch(self._open_segment(), self._max_degree)
+            scratch = Scratch(self._open_segment(), self._max_degree)
         scratch.grow(settings.pool_size)
         return scratch
 
@@ -278,7 +270,7 @@ class Index:
             return CorruptError(path, "a walk met a neighbor list that can't be; verify() tells more")
         return bad_row(status == QUERY_ZERO, query, row, "query")
 
-    def _search_exactly(self, queries: npt.NDArray[np.float32], k: int, _settings: _Settings, threads: int) -> Hits:
+    def _search_exactly(self, queries: npt.NDArray[np.float32], k: int, _settings: Settings, threads: int) -> Hits:
         segment = self._open_segment()
         try:
             ids, scores, _ = scan_vectors(segment.vectors, segment.ids, queries, k, self._manifest.metric, threads)
@@ -491,38 +483,3 @@ class Index:
         m = self._manifest
         state = "closed" if self._segment is None else f"disk={sum(m.files.values()) / 2**20:.1f} MiB"
         return f"<skeg.Index {m.count:,} x {m.dim} {m.metric} {m.kind} {state}>"
-
-
-class _Scratch:
-    """Work space of one search at a time, as `search_one` takes it.
-
-    The pool grows with the list size and the re-rank depth asked for.
-    """
-
-    def __init__(self, segment: GraphSegment, max_degree: int) -> None:
-        self._fixed = (
-            np.zeros(len(segment.ids), np.uint8),
-            np.zeros(1, np.uint8),
-            np.zeros(max_degree, np.int64),
-            np.zeros(0, np.int64),
-            np.zeros(4, np.int64),
-            *query_room(segment.quantizer),
-        )
-        self._list_size = 0
-        self.arrays: tuple[npt.NDArray[Any], ...] = ()
-
-    def grow(self, list_size: int) -> None:
-        """Make room for a pool of this size."""
-        if list_size > self._list_size:
-            self._list_size = list_size
-            self.arrays = (np.zeros(list_size + 1, np.int64), *self._fixed)
-
-
-def _rescaled(queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
-    """Queries (n, dim) times powers of two that bring their largest values near 1, which cosines don't notice.
-
-    None if no query is changed by that: zero and infinite ones are not.
-    """
-    largest = np.abs(queries).max(axis=1, initial=0)
-    exponents = np.frexp(np.where(np.isfinite(largest), largest, 0))[1]
-    return np.ldexp(queries, -exponents[:, None]) if exponents.any() else None
