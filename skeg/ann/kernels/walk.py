@@ -101,8 +101,9 @@ def walk(graph: Any, start: Any, nearness: Any, codes: Any, query: Any, bounds: 
 
     bounds = (list size, rows to expand, k, margin): the pool keeps the nearest ``list size`` rows met; of these the
     first ``rows to expand`` are expanded, and only rows whose distance is within ``margin`` (float32) of the k-th in
-    the pool join it or are expanded. With a finite margin a walk is as long as its query is hard: the adaptive beam search of
-    Al-Jazzazi et al. (NeurIPS 2025), with a difference in place of a ratio, and applied to what enters the pool too.
+    the pool join it or are expanded. With a finite margin a walk is as long as its query is hard: the adaptive beam
+    search of Al-Jazzazi et al. (NeurIPS 2025), with a difference in place of a ratio, applied also to what enters the
+    pool.
 
     Gives the pool's size, or `DAMAGED`. ``scratch.pool`` then holds the keys (distance = -estimate) of the rows kept,
     nearest first, ``scratch.expanded`` the rows expanded and ``scratch.counters`` what it cost. Each hop gathers the
