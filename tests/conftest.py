@@ -8,7 +8,11 @@ the bounds-check switch, so that lanes and edited kernels never see each other's
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
+
+# A shell's background jobs ignore Ctrl-C, and so would the processes that tests start in order to interrupt them.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Scripts that tests start in other folders find the code under test, installed or not.
 _ROOT = str(Path(__file__).resolve().parent.parent)

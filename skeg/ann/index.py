@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import attrs
 import numpy as np
@@ -116,7 +116,8 @@ class Index:
             raise CorruptError(
                 self._path / MANIFEST, "search margins", expected="pairs of rising numbers", found=f"{margins!r:.80}"
             )
-        return cast("Margins", table.tolist())
+        checked: Margins = table.tolist()
+        return checked
 
     def search(
         self,
