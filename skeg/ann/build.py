@@ -76,7 +76,7 @@ def build_index(
     kind : str, optional
         Codes that steer the search, one of `skeg.ann.quantizers.KINDS`; by default chosen by dimension.
     max_degree, build_list_size, alpha
-        See `GraphParams`; by default chosen by metric.
+        See `GraphParams`; by default chosen by metric and dimension.
     threads : int, optional
         By default one for each processor. The index does not depend on it.
     seed : int
@@ -104,8 +104,8 @@ def build_index(
     reporter = Reporter(progress)
     with open_source(source) as opened:
         kind = as_choice("kind", kind if kind is not None else default_kind(opened.dim), KINDS)
-        params = GraphParams.for_metric(
-            metric, max_degree=max_degree, build_list_size=build_list_size, alpha=alpha, seed=seed
+        params = GraphParams.for_data(
+            metric, opened.dim, max_degree=max_degree, build_list_size=build_list_size, alpha=alpha, seed=seed
         )
         with BuildFolder(path) as folder, Workers(thread_count(threads)) as workers:
             plan = _Pipeline(folder, metric, kind, params, workers, memory_limit, reporter)
@@ -322,7 +322,6 @@ class _Pipeline:
         self._reporter.stage("publish", 1)
         write_manifest(self._folder.path, self._manifest(self._margins))
         self._folder.publish()
-        self._reporter.finish()
 
     def _manifest(self, margins: Margins) -> Manifest:
         return Manifest(

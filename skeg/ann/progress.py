@@ -56,13 +56,9 @@ class Reporter:
         self._callback = callback
         self._start = time.monotonic()
         self._last = ("", 0.0)
-        self.stage_seconds: dict[str, float] = {}
-        self._stage_start = self._start
 
     def stage(self, name: str, total: int) -> Callable[[int], None]:
         """Begin a stage of ``total`` rows, 0 if nobody knows; gives the function to tell the number of rows done."""
-        self._close_stage()
-        self._stage_start = time.monotonic()
         before = 0.0
         for other, share in SHARES.items():
             if other == name:
@@ -75,16 +71,6 @@ class Reporter:
 
         report(0)
         return report
-
-    def finish(self) -> None:
-        """End the last stage."""
-        self._close_stage()
-        self._last = ("", 0.0)
-
-    def _close_stage(self) -> None:
-        name = self._last[0]
-        if name:
-            self.stage_seconds[name] = round(time.monotonic() - self._stage_start, 3)
 
     def _report(self, stage: str, done: int, total: int, before: float) -> None:
         if self._callback is None:

@@ -64,7 +64,7 @@ def test_the_opened_index_is_returned(tmp_path):
         assert list(range(N)) == index.ids().tolist()
         assert ("cosine", "tq4") == (index.metric, index.kind)
         build = index.stats()["build"]
-    params = GraphParams.for_metric("cosine")
+    params = GraphParams.for_data("cosine", 384)
     expected = {"alpha": params.alpha, "seed": 0, "build_list_size": params.build_list_size}
     assert expected == {name: build[name] for name in expected}
     assert params.max_degree == build["max_degree"]
