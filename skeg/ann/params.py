@@ -106,8 +106,8 @@ def default_kind(dim: int) -> str:
 
     The error of a code grows as dimensions get fewer. On 117,620 x 96 (latent semantic analysis) tq4 answered 17,500,
     9,100 and 3,300 queries/s at recall .90, .95 and .98, int8 60,000, 34,000 and 17,400, for 64 bytes a vector more.
-    From 384 dimensions on tq4 loses nothing against int8 at 20 rows re-ranked and reads half the bytes; tq2 was scored no faster
-    than tq4 there (18 against 17 ns a row) and found fewer (.957 against .972 with lists of 32 rows).
+    From 384 dimensions on tq4 loses nothing against int8 at 20 rows re-ranked and reads half the bytes; tq2 was scored
+    no faster than tq4 there (18 against 17 ns a row) and found fewer (.957 against .972 with lists of 32 rows).
     """
     return "int8" if dim <= NARROW_DIM else "tq4"
 
