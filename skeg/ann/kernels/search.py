@@ -51,7 +51,9 @@ def search_one(
     n_entries = graph[3].shape[0]
     entry, nearness = nearest_entry(n_entries, entries, query)
     space.counters[0] += n_entries
-    reach = np.float32(margin * (np.float32(0.5) if metric == L2 else norm))
+    reach = np.float32(margin)
+    if reach < np.float32(np.inf):  # infinity times the norm of a zero query would be no number
+        reach *= np.float32(0.5) if metric == L2 else norm
     bounds = (max(n_expand, depth), n_expand, max(ids.shape[0], MARGIN_RANK), reach)
     size = walk(links, np.int64(graph[3][entry]), nearness, rows, query, bounds, space)
     if size == DAMAGED:
