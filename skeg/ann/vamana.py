@@ -5,7 +5,8 @@ data (ParlayANN, Manohar et al., PPoPP 2024, section 3.1). Within a batch every 
 and its neighbors are chosen, in parallel; then the edges are turned around, grouped by target and added, in parallel by
 target. Nothing depends on which thread did what: the same data and seed give the same graph.
 
-All arithmetic is on codes: 4-bit (or the index's own) codes steer the walks, 8-bit codes measure distances in pruning.
+All arithmetic is on codes, whatever the index's own kind: 4-bit codes steer the walks, 8-bit codes measure distances
+in pruning.
 The element loops are in `skeg.ann.kernels.prune` and `skeg.ann.kernels.walk`.
 """
 
