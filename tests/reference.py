@@ -11,7 +11,7 @@ import numpy as np
 
 from skeg.ann.kernels import prune
 from skeg.ann.kernels.score import Codes
-from skeg.ann.kernels.walk import Graph, Scratch
+from skeg.ann.kernels.walk import Entries, Graph, Scratch
 from skeg.ann.metric import METRICS
 from skeg.ann.quantizers import UniformQuantizer
 from skeg.ann.transform import RowTransform
@@ -201,7 +201,7 @@ def lists_of(graph):
     return [graph.links[s:e].tolist() for s, e in zip(graph.starts.tolist(), graph.ends.tolist(), strict=True)]
 
 
-def graph_of(lists, entries, slots=None):
+def graph_of(lists, slots=None):
     """A `Graph` with room for ``slots`` neighbors a row."""
     slots = slots or max(1, *(len(neighbors) for neighbors in lists))
     links = np.zeros(len(lists) * slots, np.uint32)
@@ -210,7 +210,7 @@ def graph_of(lists, entries, slots=None):
     for row, neighbors in enumerate(lists):
         links[starts[row] : starts[row] + len(neighbors)] = neighbors
         ends[row] += len(neighbors)
-    return Graph(links, starts, ends, np.array(entries, np.uint32))
+    return Graph(links, starts, ends)
 
 
 def random_lists(rng, n, degree):
@@ -226,21 +226,44 @@ def scratch_for(n, list_size, room, n_expanded=None):
         todo=np.zeros(room, np.int64),
         expanded=np.zeros(n if n_expanded is None else n_expanded, np.int64),
         counters=np.zeros(4, np.int64),
+        keys=np.zeros(max(n, 2), np.int64),
+        products=np.zeros(max(n, 2), np.int32),
+        estimates=np.zeros(max(n, 2), np.float32),
     )
 
 
-def walk(lists, start, nearness, estimates, *, list_size, n_expand, k=1, margin=np.inf):
-    """(keys of the pool, rows expanded in order, number of rows scored) of a best-first walk.
+def entries_of(codes, rows):
+    """`Entries` of rows with these codes."""
+    rows = np.array(rows, np.uint32)
+    return Entries(rows, Codes(codes.scheme, codes.codes[rows], codes.factors[rows], codes.vectors))
 
-    Again and again the nearest row that is not expanded yet among the first ``n_expand`` of the pool is expanded: its
-    unseen neighbors join the pool, of which only the nearest ``list_size`` stay. The start counts as ``nearness`` near.
-    Rows farther than the k-th of the pool by ``margin`` neither join nor are expanded.
+
+def last_within(pool, k, reach):
+    """The largest key at most ``reach`` behind the k-th of a pool."""
+    if len(pool) < k or reach == np.inf:
+        return float("inf")
+    return pack(F32(distance_of(pool[k - 1]) + F32(reach)), 0) | 0xFFFFFFFF
+
+
+def offered(pool, key, bounds):
+    """A pool after a key was offered to it: the nearest ``capacity`` of all, none too far behind the k-th."""
+    reach = max(bounds.margin, bounds.slack)
+    if key > last_within(pool, bounds.k, reach):
+        return pool
+    pool = sorted([*pool, key])[: bounds.capacity]
+    return [kept for kept in pool if kept <= last_within(pool, bounds.k, reach)]
+
+
+def walk(lists, pool, seen, estimates, bounds):
+    """(keys of the pool, rows expanded in order, number of rows scored) of a best-first walk from what is in the pool.
+
+    Again and again the nearest row that is not expanded yet among the first ``n_expand`` of the pool is expanded, if it
+    is within the margin of the k-th: its neighbors not in ``seen`` are offered to the pool.
     """
-    pool, seen, expanded, scored = [pack(-nearness, start)], {start}, [], 0
-    limit = float("inf")
+    seen, expanded, scored = set(seen), [], 0
     while True:
-        waiting = [key for key in pool[:n_expand] if key // 2 % 2**31 not in expanded]
-        if not waiting or waiting[0] > limit:
+        waiting = [key for key in pool[: bounds.n_expand] if key // 2 % 2**31 not in expanded]
+        if not waiting or waiting[0] > last_within(pool, bounds.k, bounds.margin):
             return pool, expanded, scored
         row = waiting[0] // 2 % 2**31
         expanded.append(row)
@@ -248,11 +271,45 @@ def walk(lists, start, nearness, estimates, *, list_size, n_expand, k=1, margin=
             if neighbor not in seen:
                 seen.add(neighbor)
                 scored += 1
-                key = pack(-estimates[neighbor], neighbor)
-                if key < limit:
-                    pool = sorted([*pool, key])[:list_size]
-                    if key in pool[:k] and len(pool) >= k and margin < np.inf:
-                        limit = pack(F32(distance_of(pool[k - 1]) + F32(margin)), 0)
+                pool = offered(pool, pack(-estimates[neighbor], neighbor), bounds)
+
+
+def nearest_cells(regions, estimates, n_regions_wanted, n_cells_wanted):
+    """Numbers of the nearest cells among those of the nearest regions; estimates of regions come first."""
+    n_regions = len(regions) - 1
+    near = sorted(range(n_regions), key=lambda r: pack(-estimates[r], r))[:n_regions_wanted]
+    cells = [c for r in near for c in range(regions[r], regions[r + 1])]
+    return sorted(cells, key=lambda c: pack(-estimates[n_regions + c], c))[:n_cells_wanted]
+
+
+def begin_in_cells(found, cells, root, estimates, bounds, rows_a_cell):
+    """(pool, rows seen) after the rows of the cells found, then the root, were offered."""
+    seen = [row for c in found for row in range(cells[c], min(cells[c + 1], cells[c] + rows_a_cell))]
+    if root not in seen:
+        seen.append(root)
+    pool = []
+    for row in seen:
+        pool = offered(pool, pack(-estimates[row], row), bounds)
+    return pool, seen
+
+
+def decode_rows(codes, scales, dim):
+    """Vectors that 8-bit codes stand for, float32."""
+    return (codes[:, :dim].astype(np.float32) - F32(128)) * scales[:, None]
+
+
+def assign_rows(points, centroids):
+    """Squared distances (m, c) in float64, of which an assignment has to take the least."""
+    return np.square(points[:, None].astype(np.float64) - centroids[None].astype(np.float64)).sum(axis=2)
+
+
+def sum_rows(points, labels, count):
+    """(sums, counts) of each label's points, added in order in float32."""
+    sums, counts = np.zeros((count, points.shape[1]), np.float32), np.zeros(count, int)
+    for point, label in zip(points, labels, strict=True):
+        sums[label] += point
+        counts[label] += 1
+    return sums, counts
 
 
 def reach(lists, source, reached):

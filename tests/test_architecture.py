@@ -30,11 +30,12 @@ LAYERS: list[list[str]] = [
     ["skeg.ann.hits", "skeg.ann.transform", "skeg.ann.recall"],
     ["skeg.ann.readers", "skeg.ann.tables", "skeg.ann.sources", "skeg.ann.writers", "skeg.ann.sample"],
     ["skeg.ann.pq", "skeg.ann.quantizers"],
-    ["skeg.ann.exact", "skeg.ann.vamana"],
+    ["skeg.ann.cells", "skeg.ann.exact", "skeg.ann.vamana"],
     [
         "skeg.ann.segment",
         "skeg.ann.tuning",
-        "skeg.ann.margins",
+        "skeg.ann.calibration",
+        "skeg.ann.settings",
         "skeg.ann.workspace",
         "skeg.ann.budget",
         "skeg.ann.flatrows",
@@ -111,21 +112,31 @@ def test_third_party_packages_are_the_core_dependencies(module):
 
 @pytest.mark.parametrize("module", [name for name in modules() if name.startswith("skeg.ann.kernels")])
 def test_kernels_know_only_numpy_numba_jit_and_each_other(module):
-    allowed = ("__future__", "typing", "numpy", "numba", "llvmlite", "skeg.jit", "skeg.ann.kernels")
+    allowed = (
+        "__future__",
+        "typing",
+        "functools",
+        "ctypes",
+        "numpy",
+        "numba",
+        "llvmlite",
+        "skeg.jit",
+        "skeg.ann.kernels",
+    )
     foreign = [name for name, _ in imports(module) if not any(name == a or name.startswith(f"{a}.") for a in allowed)]
     assert [] == foreign
 
 
 @pytest.mark.parametrize("module", modules())
 def test_numba_is_spelled_in_one_place(module):
-    """Decorators of Numba stand in skeg.jit; intrinsics in the SIMD kernels only."""
+    """Decorators of Numba stand in skeg.jit; intrinsics in the kernels that are made of them only."""
     if module == "skeg.jit":
         return
     used = {dotted(decorator) for function in functions(module) for decorator in function.decorator_list}
     numba_names = {name for name in used if name.split(".")[-1] in {"jit", "njit", "vectorize", "guvectorize", "cfunc"}}
     intrinsics = {name for name in used if name.split(".")[-1] in {"intrinsic", "overload"}}
     assert set() == numba_names
-    assert not intrinsics or module.startswith("skeg.ann.kernels.simd")
+    assert not intrinsics or module.startswith(("skeg.ann.kernels.simd", "skeg.ann.kernels.bundle"))
     if not module.startswith("skeg.ann.kernels"):
         assert [] == [name for name, _ in imports(module) if name.split(".")[0] in {"numba", "llvmlite"}]
 

@@ -4,7 +4,7 @@ read      rows that can be read only once or slowly are spooled to a file beside
 sample    fit centering, rotation and quantizer on a sample
 encode    check every row, encode it for steering, for pruning and in the index's own kind
 graph     insert every row (`skeg.ann.vamana`)
-order     renumber the rows for locality, pack the neighbor lists
+order     divide the rows into cells, renumber them by cell, pack the neighbor lists
 write     vectors, codes, graph and ids in the new order
 verify    read back what was written, check lists and reachability
 publish   write the manifest, rename the folder into place
@@ -22,14 +22,15 @@ import numpy as np
 import numpy.typing as npt
 
 from skeg.ann.budget import BuildMemory
+from skeg.ann.calibration import Calibration, calibrate
+from skeg.ann.cells import Partition, Partitioner
 from skeg.ann.format import Manifest, write_manifest
 from skeg.ann.index import Index
 from skeg.ann.kernels.prune import Rows
 from skeg.ann.kernels.score import Codes
-from skeg.ann.margins import Margins, measure_margins
 from skeg.ann.metric import metric_number
 from skeg.ann.parallel import Workers, spans, thread_count
-from skeg.ann.params import DEFAULT_LIST_SIZE, DIM_MAX, RERANK, ROWS_MAX, GraphParams, default_kind
+from skeg.ann.params import DEFAULT_LIST_SIZE, DIM_MAX, ROWS_MAX, GraphParams, default_kind
 from skeg.ann.progress import ProgressCallback, Reporter
 from skeg.ann.quantizers import KINDS, Quantizer, UniformQuantizer, encode_rows, factors_of, fit_quantizer, sample_rows
 from skeg.ann.segment import GraphSegment, SegmentData, write_segment
@@ -166,7 +167,8 @@ class _Pipeline:
             memory = self._budget(n, steering, fine, own)
             encoded = self._encode(source, n, memory, steering, fine, own)
             graph = self._graph(encoded, n, memory)
-            self._write(source, row_ids, encoded, graph)
+            partition = self._order(encoded, n)
+            self._write(source, row_ids, encoded, partition, graph.finish(partition.order))
         with disk_errors(self._spool, "remove"):
             self._spool.unlink(missing_ok=True)
         self._verify()
@@ -258,7 +260,7 @@ class _Pipeline:
         code_bytes = n * sum({q.kind: q.row_bytes for q in quantizers}.values())
         return BuildMemory(self._folder.path, n, code_bytes, self._params, self._workers.threads, self._memory_limit)
 
-    def _graph(self, encoded: _Encoded, n: int, memory: BuildMemory) -> BuiltGraph:
+    def _graph(self, encoded: _Encoded, n: int, memory: BuildMemory) -> GraphBuilder:
         report = self._reporter.stage("graph", n)
         number = metric_number(self._metric)
         squares, tails = encoded.squares, np.zeros(n, np.float32)
@@ -279,13 +281,22 @@ class _Pipeline:
         order = insertion_order(n, medoid, self._params.seed)
         builder = GraphBuilder(build, self._params, order, self._workers, report, memory.array)
         builder.run()
-        if encoded.own is not encoded.fine:
-            encoded.fine_codes = encoded.fine_codes[:0]
-        del build
-        self._reporter.stage("order", n)
-        return builder.finish()
+        return builder
 
-    def _write(self, source: VectorSource, ids: npt.NDArray[np.uint64], encoded: _Encoded, graph: BuiltGraph) -> None:
+    def _order(self, encoded: _Encoded, n: int) -> Partition:
+        self._reporter.stage("order", n)
+        dim = encoded.fine.transform.dim
+        codes, scales = encoded.fine_codes, encoded.fine_scales
+        return Partitioner(codes, scales, dim, self._workers, self._params.seed).run()
+
+    def _write(
+        self,
+        source: VectorSource,
+        ids: npt.NDArray[np.uint64],
+        encoded: _Encoded,
+        partition: Partition,
+        graph: BuiltGraph,
+    ) -> None:
         n = len(ids)
         report = self._reporter.stage("write", n)
         codes = {"tq4": encoded.steering_codes, "int8": encoded.fine_codes}.get(self._kind, encoded.own_codes)
@@ -295,7 +306,7 @@ class _Pipeline:
 
         self._files = write_segment(
             self._folder.path,
-            SegmentData(encoded.own, ids, codes, encoded.own_factors, graph, vectors),
+            SegmentData(encoded.own, ids, codes, encoded.own_factors, partition, graph, vectors),
             ROWS_A_BLOCK,
             report,
         )
@@ -311,19 +322,19 @@ class _Pipeline:
     def _verify(self) -> None:
         """Read the files back: sums, lists, reachability and ids must hold before anybody sees the index."""
         self._reporter.stage("verify", self._count)
-        manifest = self._manifest([])
+        manifest = self._manifest(Calibration())
         segment = GraphSegment(self._folder.path, manifest)
         with Index(self._folder.path, manifest, segment) as index:
             for finding in segment.check_written(self._params.max_degree):
                 raise finding
-            self._margins = measure_margins(index, segment.vectors, self._params.seed)
+            self._calibration = calibrate(index, segment, self._params.seed)
 
     def _publish(self) -> None:
         self._reporter.stage("publish", 1)
-        write_manifest(self._folder.path, self._manifest(self._margins))
+        write_manifest(self._folder.path, self._manifest(self._calibration))
         self._folder.publish()
 
-    def _manifest(self, margins: Margins) -> Manifest:
+    def _manifest(self, calibration: Calibration) -> Manifest:
         return Manifest(
             backend="disk",
             dim=self._dim,
@@ -332,7 +343,7 @@ class _Pipeline:
             kind=self._kind,
             files=self._files,
             build=self._figures,
-            search={"list_size": DEFAULT_LIST_SIZE, "rerank": RERANK[self._kind], "margins": margins},
+            search={"list_size": DEFAULT_LIST_SIZE, **attrs.asdict(calibration)},
         )
 
 

@@ -9,7 +9,8 @@ An index is a folder::
 manifest.json is canonical JSON (sorted keys, no spaces) of one object whose key ``checksum`` holds the XXH3-64 of the
 canonical JSON of the object without that key, as 16 hexadecimal digits. The other keys are the fields of `Manifest`.
 The two ``.skg`` files are containers (`skeg.container`); their meta names what they are (``{"file": "vectors"}`` or
-``{"file": "graph" | "flat"}``). Rows are numbered alike in every section, in the order the build chose.
+``{"file": "graph" | "flat"}``). Rows are numbered alike in every section. In a
+graph index they stand cell by cell, the cells region by region (`skeg.ann.cells`).
 
 Sections of vectors.skg:
 
@@ -31,10 +32,12 @@ codes          u1        (n, row_bytes)      codes; no rows for f32
 factors        f4        (n, 2)              scale and offset of each row
 links          u4        (n_links,)          neighbor lists, packed
 offsets        u4        (n + 1,)            list of row u: links[offsets[u]:offsets[u + 1]]
-entries        u4        (n_entries,)        rows a walk may start from, the medoid first
-entry_codes    u1        (n_entries, ...)    their codes (their vectors, as f4, in ``entry_vectors`` for f32)
-entry_factors  f4        (n_entries, 2)      their factors
-entry_vectors  f4        (n_entries, dim)    f32 only, else no rows
+root           u4        (1,)                row from which every other can be reached
+regions        u4        (n_regions + 1,)    cells of region r: regions[r] to regions[r + 1]
+cells          u4        (n_cells + 1,)      rows of cell c: cells[c] to cells[c + 1]
+centroid_codes    u1     (c, row_bytes)      codes of the mean vectors of regions, then of cells; no rows for f32
+centroid_factors  f4     (c, 2)              their factors
+centroid_vectors  f4     (c, dim)            the means themselves, for f32 only; c = n_regions + n_cells
 =============  ========  ==================  ==============================================================
 """
 
@@ -95,8 +98,9 @@ class Manifest:
     """What manifest.json says.
 
     backend : "disk" (graph) or "flat"; dim, count : of the stored vectors; metric, kind : names; segment : folder of
-    the files; files : bytes of each; build : parameters and figures of the build; search : defaults of a search
-    (``list_size``, ``rerank``), replaced by `Index.tune`. `ParameterError` for a value that can't be.
+    the files; files : bytes of each; build : parameters and figures of the build; search : ``list_size``, the
+    default, replaced by `Index.tune`, and the fields of `skeg.ann.calibration.Calibration`. `ParameterError` for a
+    value that can't be.
     """
 
     backend: str

@@ -15,26 +15,37 @@ MISSING_ID = 2**64 - 1
 """Id that pads a row with fewer than k hits; its score is -inf. No stored vector can have it."""
 
 
-@attrs.frozen(eq=False, slots=True)
+@attrs.define(eq=False)
 class Hits:
-    """Hits of one query, arrays (k,), or of n queries, arrays (n, k); unpacks as ``ids, scores``.
+    """Hits of one query, arrays (k,), or of n queries, arrays (n, k); unpacks as ``ids, scores``."""
 
-    Attributes
-    ----------
-    ids : uint64
-        Best first, equal scores by ascending id. One query gets only as many as there are; in the two-dimensional form
-        short rows are padded with `MISSING_ID`.
-    scores : float32
-        Exact, from the stored float32 vectors; higher is nearer: cosine similarity, inner product, or minus the squared
-        distance. Padding is -inf.
-    metric : str
-        Metric of the scores.
-    """
-
-    ids: npt.NDArray[np.uint64]
-    scores: npt.NDArray[np.float32]
-    metric: str
+    # Read through properties: a frozen class would be as safe, but its constructor takes longer by a quarter of a
+    # microsecond, which is a part of what a quick search takes.
+    _ids: npt.NDArray[np.uint64]
+    _scores: npt.NDArray[np.float32]
+    _metric: str
     _cost: tuple[int, int, int, int] = (0, 0, 0, 0)
+
+    @property
+    def ids(self) -> npt.NDArray[np.uint64]:
+        """Best first, equal scores by ascending id.
+
+        One query gets only as many as there are; in the two-dimensional form short rows are padded with `MISSING_ID`.
+        """
+        return self._ids
+
+    @property
+    def scores(self) -> npt.NDArray[np.float32]:
+        """Exact, from the stored float32 vectors; higher is nearer; padding is -inf.
+
+        Cosine similarity, inner product, or minus the squared distance.
+        """
+        return self._scores
+
+    @property
+    def metric(self) -> str:
+        """Metric of the scores."""
+        return self._metric
 
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         yield self.ids
@@ -66,6 +77,6 @@ class Hits:
         """What the search cost, summed over its queries.
 
         ``scored``: rows estimated from codes; ``expanded``: rows whose neighbors were read; ``reranked``: rows scored
-        exactly, at most; ``list_size``: of the walk.
+        exactly; ``list_size``: of the walk.
         """
         return dict(zip(("scored", "expanded", "reranked", "list_size"), self._cost, strict=True))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import attrs
 import numpy as np
@@ -16,16 +16,25 @@ from skeg.ann import tuning
 from skeg.ann.exact import scan_vectors
 from skeg.ann.format import MANIFEST, Manifest, read_manifest, write_manifest
 from skeg.ann.hits import Hits
+from skeg.ann.kernels.bundle import Bundle
+from skeg.ann.kernels.cells import Cells
 from skeg.ann.kernels.lookup import find_rows
-from skeg.ann.kernels.search import GRAPH_DAMAGED, OK, QUERY_ZERO, search_many, search_one
-from skeg.ann.margins import Margins, bounds_for
-from skeg.ann.metric import metric_number
+from skeg.ann.kernels.score import Codes
+from skeg.ann.kernels.search import (
+    GRAPH_DAMAGED,
+    OK,
+    QUERY_ZERO,
+    bundle_index,
+    search_many,
+    search_one,
+)
+from skeg.ann.kernels.walk import Graph
 from skeg.ann.parallel import shared_workers, spans, thread_count
-from skeg.ann.params import LIST_SIZE_MAX
 from skeg.ann.quantizers import kernel_transform
 from skeg.ann.segment import GraphSegment
+from skeg.ann.settings import SearchSettings, Settings
 from skeg.ann.transform import bad_row
-from skeg.ann.workspace import Scratch, Settings, rescaled
+from skeg.ann.workspace import Space, rescaled
 from skeg.checks import RESERVED_ID, as_ids, as_int, as_queries
 from skeg.errors import ClosedError, CorruptError, FormatError, NotFoundError, ParameterError, VectorError
 from skeg.files import AnyPath
@@ -37,9 +46,10 @@ QUERIES_A_CALL = 64
 MAX_DEGREE = 1 << 16
 """Longest neighbor lists that an index may name: work space is made for them."""
 
-KNOWN_SETTINGS_MAX = 256
+_Checked = TypeVar("_Checked")
 
 _FLOAT32 = np.dtype(np.float32)
+_UINT64 = np.dtype(np.uint64)
 
 
 class Index:
@@ -54,23 +64,22 @@ class Index:
         self._path = Path(os.path.abspath(path))
         self._manifest = manifest
         self._segment: GraphSegment | None = segment
-        self._metric_number = metric_number(manifest.metric)
+        self._metric = manifest.metric
         s, q = segment, segment.quantizer
-        self._scheme = q.scheme
-        self._arrays: tuple[Any, ...] = (
-            (s.links, s.offsets[:-1], s.offsets[1:], s.entries),
-            (s.codes, s.factors, s.entry_codes, s.entry_factors, s.entry_vectors),
-            tuple(kernel_transform(q)),
-            (s.vectors, s.ids),
+        self._bundle: Bundle | None = bundle_index(
+            Graph(s.links, s.offsets[:-1], s.offsets[1:]),
+            Codes(q.scheme, s.codes, s.factors, s.vectors),
+            Codes(q.scheme, s.centroid_codes, s.centroid_factors, s.centroid_vectors),
+            Cells(s.regions, s.cells, int(s.root[0])),
+            kernel_transform(q),
+            s.ids,
         )
         self._shape = (manifest.dim,)
-        self._known_settings: dict[tuple[Any, ...], Settings] = {}
         self._call: Callable[..., Any] | None = None
-        self._idle: list[Scratch] = []
-        self._max_degree = self._setting("build", "max_degree", MAX_DEGREE)
-        self._list_size = self._setting("search", "list_size", LIST_SIZE_MAX)
-        self._rerank = self._setting("search", "rerank", LIST_SIZE_MAX)
-        self._margins = self._checked_margins()
+        self._idle: list[Space] = []
+        degree = manifest.build.get("max_degree")
+        self._max_degree = self._checked("build", lambda: as_int("max_degree", degree, 1, MAX_DEGREE))
+        self._settings = self._checked("search", self._read_settings)
 
     @classmethod
     def open(cls, path: AnyPath) -> Index:
@@ -93,31 +102,16 @@ class Index:
             raise FormatError(path, "another backend", expected="a graph index ('disk')", found=repr(manifest.backend))
         return cls(path, manifest, GraphSegment(path, manifest))
 
-    def _setting(self, group: str, name: str, high: int) -> int:
-        """A number of the manifest that a search relies on."""
+    def _checked(self, group: str, read: Callable[[], _Checked]) -> _Checked:
+        """Numbers of the manifest that a search relies on."""
         try:
-            return as_int(name, getattr(self._manifest, group).get(name), 1, high)
+            return read()
         except ParameterError as error:
             raise CorruptError(self._path / MANIFEST, f"{group} setting out of range ({error})") from error
 
-    def _checked_margins(self) -> Margins:
-        """The margins of the manifest; none is as good as any."""
-        margins = self._manifest.search.get("margins", [])
-        try:
-            table = np.array(margins, np.float64).reshape(-1, 2)
-        except (TypeError, ValueError):
-            table = np.full((1, 2), np.nan)
-        if (
-            not np.isfinite(table).all()
-            or (table[:, 0] < 1).any()
-            or (np.diff(table, axis=0) < 0).any()
-            or (table < 0).any()
-        ):
-            raise CorruptError(
-                self._path / MANIFEST, "search margins", expected="pairs of rising numbers", found=f"{margins!r:.80}"
-            )
-        checked: Margins = table.tolist()
-        return checked
+    def _read_settings(self) -> SearchSettings:
+        segment = self._open_segment()
+        return SearchSettings(self._manifest, segment.quantizer.scheme, int(segment.root[0]))
 
     def search(
         self,
@@ -138,11 +132,11 @@ class Index:
         k : int
             Hits wanted for each query; fewer come when the index holds fewer.
         search_list_size : int, optional
-            Rows a walk keeps, on the average over queries (`skeg.ann.margins`): larger finds more of the true neighbors
-            and takes longer. By default what `tune` stored, else a measured value. Never below k.
+            Rows a walk keeps, on the average over queries (`skeg.ann.calibration`): larger finds more of the true
+            neighbors and takes longer. By default what `tune` stored, else a measured value. Never below k.
         rerank : int, optional
-            Rows scored exactly, the nearest by their codes; never below k. By default as many as the kind of codes was
-            measured to need, and at least an eighth of the list.
+            Rows scored exactly, the nearest by their codes; never below k. By default those that an error of the codes
+            could keep from their place among the hits, for each query; how large errors are was measured by the build.
         exact : bool
             Compare with every stored vector instead.
         threads : int, optional
@@ -164,106 +158,90 @@ class Index:
         ClosedError
             The index was closed.
         """
-        # One query a call is the usual way to search: what depends on the numbers alone is worked out once.
-        key = (k, type(k), search_list_size, type(search_list_size), rerank, type(rerank))
-        settings = self._known_settings.get(key)
-        if settings is None:
-            settings = self._settings(k, search_list_size, rerank)
-            if len(self._known_settings) >= KNOWN_SETTINGS_MAX:
-                self._known_settings.clear()
-            self._known_settings[key] = settings
-        if type(q) is np.ndarray and q.dtype is _FLOAT32 and q.shape == self._shape and not exact and threads is None:
+        # One query a call is the usual way to search, with the same numbers over and over again.
+        settings = self._settings.last
+        if k is not settings.k or search_list_size is not settings.search_list_size or rerank is not settings.rerank:
+            settings = self._settings.get(k, search_list_size, rerank)
+        if type(q) is np.ndarray and q.dtype is _FLOAT32 and q.shape == self._shape and not exact:
             flags = q.flags
-            if flags.c_contiguous and flags.aligned:
-                hits = self._search_one(q, k, settings)
+            if flags.c_contiguous and flags.aligned and (threads is None or threads == 1):
+                hits = self._search_one(q, settings)
                 if hits is not None:
                     return hits
-        return self._search_any(q, k, settings, threads, exact=exact)
+        return self._search_any(q, settings, threads, exact=exact)
 
-    def _settings(self, k: int, search_list_size: int | None, rerank: int | None) -> Settings:
-        """What a kernel needs to know of one call."""
-        k = as_int("k", k, 1, LIST_SIZE_MAX)
-        list_size = self._list_size
-        if search_list_size is not None:
-            list_size = as_int("search_list_size", search_list_size, 1, LIST_SIZE_MAX)
-        list_size = max(list_size, k)
-        if rerank is None:
-            depth = max(-(-self._rerank * k // 10), list_size // 8)
-        else:
-            depth = as_int("rerank", rerank, 1, LIST_SIZE_MAX)
-        n_expand, margin = bounds_for(self._margins, k, list_size, len(self))
-        settings = (self._metric_number, self._scheme, n_expand, max(depth, k), margin)
-        return Settings(settings, list_size, max(n_expand, depth, k))
-
-    def _search_any(self, q: Any, k: int, settings: Settings, threads: int | None, *, exact: bool) -> Hits:
+    def _search_any(self, q: Any, settings: Settings, threads: int | None, *, exact: bool) -> Hits:
         """Search for queries in any form, with every check."""
         if self._segment is None:
             raise self._closed()
         queries, was_single = as_queries(q, self._manifest.dim, what="query")
         n_threads = 1 if was_single and threads is None else thread_count(threads)
         if was_single and not exact:
-            hits = self._search_one(queries[0], int(k), settings)
+            hits = self._search_one(queries[0], settings)
             if hits is not None:
                 return hits
         search = self._search_exactly if exact else self._search_many
         try:
-            hits = search(queries, int(k), settings, n_threads)
+            hits = search(queries, settings, n_threads)
         except VectorError:
             # Squares of very large or small numbers leave float32, yet under cosine such a query is as good as any.
             in_range = rescaled(queries) if self._manifest.metric == "cosine" else None
             if in_range is None:
                 raise
-            hits = search(in_range, int(k), settings, n_threads)
+            hits = search(in_range, settings, n_threads)
         return hits.first() if was_single else hits
 
-    def _search_one(self, query: npt.NDArray[np.float32], k: int, settings: Settings) -> Hits | None:
+    def _search_one(self, query: npt.NDArray[np.float32], settings: Settings) -> Hits | None:
         """Hits of one query (dim,), or None if there is anything to complain about."""
-        arrays, scratch = self._open_arrays(), self._borrow(settings)
-        ids, scores = np.empty(k, np.uint64), np.empty(k, np.float32)
-        args = (query, settings.numbers, *arrays, scratch.arrays, ids, scores)
-        if self._call is None:
-            self._call = resolve(search_one, args)
-        status, count, scored, expanded = self._call(*args)
-        self._idle.append(scratch)
+        bundle, n_hits, space = self._bundle or self._open_bundle(), settings.n_hits, self._borrow(settings)
+        ids, scores = np.empty(n_hits, _UINT64), np.empty(n_hits, _FLOAT32)
+        call = self._call or self._resolve(query, settings, space, ids, scores)
+        status, count, scored, expanded, reranked = call(
+            query, settings.numbers, bundle.table, space.table, ids, scores
+        )
+        self._idle.append(space)
         if status != OK:
             return None
-        if count < k:
+        if count < n_hits:
             ids, scores = ids[:count], scores[:count]
-        return Hits(ids, scores, self._manifest.metric, (scored, expanded, settings.numbers[3], settings.list_size))
+        return Hits(ids, scores, self._metric, (scored, expanded, reranked, settings.list_size))
 
-    def _search_many(self, queries: npt.NDArray[np.float32], k: int, settings: Settings, threads: int) -> Hits:
-        n = len(queries)
+    def _resolve(self, query: Any, settings: Settings, space: Space, ids: Any, scores: Any) -> Callable[..., Any]:
+        args = (query, settings.numbers, self._open_bundle().table, space.table, ids, scores)
+        self._call = resolve(search_one, args)
+        return self._call
+
+    def _search_many(self, queries: npt.NDArray[np.float32], settings: Settings, threads: int) -> Hits:
+        n, k = len(queries), settings.n_hits
         out = (np.empty((n, k), np.uint64), np.empty((n, k), np.float32), np.empty(n, np.int64))
         pieces = spans(n, QUERIES_A_CALL)
-        costs = np.zeros((len(pieces), 2), np.int64)
-        arrays = self._open_arrays()
+        costs = np.zeros((len(pieces), 3), np.int64)
+        bundle = self._open_bundle()
 
         def work(piece: int, _worker: int) -> None:
-            scratch = self._borrow(settings)
-            status, at, *costs[piece] = search_many(
-                queries, pieces[piece], settings.numbers, *arrays, scratch.arrays, out
+            space = self._borrow(settings)
+            status, at = search_many(
+                queries, pieces[piece], settings.numbers, bundle.table, space.table, costs[piece], out
             )
-            self._idle.append(scratch)
+            self._idle.append(space)
             if status != OK:
                 raise self._failure(status, queries[at], at)
 
         shared_workers(min(threads, max(len(pieces), 1))).run(len(pieces), work)
-        scored, expanded = (int(cost) for cost in costs.sum(axis=0))
-        return Hits(
-            out[0], out[1], self._manifest.metric, (scored, expanded, settings.numbers[3] * n, settings.list_size)
-        )
+        return Hits(*out[:2], self._manifest.metric, (*costs.sum(axis=0).tolist(), settings.list_size))
 
-    def _borrow(self, settings: Settings) -> Scratch:
+    def _borrow(self, settings: Settings) -> Space:
         """Work space that no other search uses; give it back by appending it to the idle ones.
 
         Taking from and appending to a list are atomic, so there is no lock.
         """
         try:
-            scratch = self._idle.pop()
+            space = self._idle.pop()
         except IndexError:
-            scratch = Scratch(self._open_segment(), self._max_degree)
-        scratch.grow(settings.pool_size)
-        return scratch
+            space = Space(self._open_segment(), self._max_degree)
+        if space.capacity < settings.capacity:
+            space.grow(settings.capacity)
+        return space
 
     def _failure(self, status: int, query: npt.NDArray[np.float32], row: int) -> Exception:
         if status == GRAPH_DAMAGED:
@@ -271,8 +249,8 @@ class Index:
             return CorruptError(path, "a walk met a neighbor list that can't be; verify() tells more")
         return bad_row(status == QUERY_ZERO, query, row, "query")
 
-    def _search_exactly(self, queries: npt.NDArray[np.float32], k: int, _settings: Settings, threads: int) -> Hits:
-        segment = self._open_segment()
+    def _search_exactly(self, queries: npt.NDArray[np.float32], settings: Settings, threads: int) -> Hits:
+        segment, k = self._open_segment(), settings.n_hits
         try:
             ids, scores, _ = scan_vectors(segment.vectors, segment.ids, queries, k, self._manifest.metric, threads)
         except VectorError as error:
@@ -363,7 +341,8 @@ class Index:
             "bytes_resident": sum(resident.values()),
             "bytes_vectors": segment.vectors.nbytes,
             "bytes_on_disk": sum(manifest.files.values()),
-            "entries": len(segment.entries),
+            "regions": len(segment.regions) - 1,
+            "cells": len(segment.cells) - 1,
             "build": dict(manifest.build),
             "search": dict(manifest.search),
         }
@@ -435,8 +414,7 @@ class Index:
         manifest = attrs.evolve(self._manifest, search=search)
         write_manifest(self._path, manifest)
         self._manifest = manifest
-        self._list_size = list_size
-        self._known_settings.clear()
+        self._settings = self._read_settings()
         return list_size
 
     def close(self) -> None:
@@ -447,7 +425,7 @@ class Index:
         """
         segment, self._segment = self._segment, None
         if segment is not None:
-            self._arrays = ()
+            self._bundle = None
             self._idle.clear()
             segment.close()
 
@@ -456,12 +434,11 @@ class Index:
             raise self._closed()
         return self._segment
 
-    def _open_arrays(self) -> tuple[Any, ...]:
+    def _open_bundle(self) -> Bundle:
         """What kernels search in; whoever holds it keeps the files mapped."""
-        arrays = self._arrays
-        if not arrays:
+        if self._bundle is None:
             raise self._closed()
-        return arrays
+        return self._bundle
 
     def _closed(self) -> ClosedError:
         return ClosedError(f"{self._path}: the index was closed")

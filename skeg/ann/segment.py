@@ -10,11 +10,13 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from skeg.ann.cells import Centroids, Partition
 from skeg.ann.format import ANY, HOT, SEGMENT, VECTORS, Manifest, Shapes, check_shapes, open_file, vector_sections
 from skeg.ann.kernels.connect import check_lists, reach
 from skeg.ann.kernels.kmeans import N_CENTROIDS, SUB_DIM
 from skeg.ann.parallel import spans
 from skeg.ann.quantizers import KINDS, Quantizer, encode_rows, factors_of, restore_quantizer
+from skeg.ann.transform import Float32s
 from skeg.ann.vamana import BuiltGraph
 from skeg.container import Section, write_container
 from skeg.errors import CorruptError, FormatError, VectorError
@@ -22,6 +24,8 @@ from skeg.files import AnyPath, disk_errors
 
 CHECK_ROWS = 4096
 """Rows encoded at a time when codes are checked against vectors."""
+
+_CELL_SECTIONS = ("root", "regions", "cells", "centroid_codes", "centroid_factors", "centroid_vectors")
 
 CODE_TOLERANCE = 0.02
 """Share of a row's code bytes that may differ from a code made on another kind of CPU."""
@@ -38,16 +42,18 @@ def _hot_shapes(n: int, dim: int) -> Shapes:
         "factors": ("f4", (n, 2)),
         "links": ("u4", (ANY,)),
         "offsets": ("u4", (n + 1,)),
-        "entries": ("u4", (ANY,)),
-        "entry_codes": ("u1", (ANY, ANY)),
-        "entry_factors": ("f4", (ANY, 2)),
-        "entry_vectors": ("f4", (ANY, dim)),
+        "root": ("u4", (1,)),
+        "regions": ("u4", (ANY,)),
+        "cells": ("u4", (ANY,)),
+        "centroid_codes": ("u1", (ANY, ANY)),
+        "centroid_factors": ("f4", (ANY, 2)),
+        "centroid_vectors": ("f4", (ANY, dim)),
     }
 
 
 @attrs.frozen(eq=False)
 class SegmentData:
-    """A finished index in memory; codes, factors and ids in source order, the graph in its own.
+    """A finished index in memory; codes, factors and ids in source order, the graph in the order of the partition.
 
     vectors : gives the stored vectors (m, dim) float32 of the rows, in source order, that it is asked for.
     """
@@ -56,6 +62,7 @@ class SegmentData:
     ids: npt.NDArray[np.uint64]
     codes: npt.NDArray[np.uint8]
     factors: npt.NDArray[np.float32]
+    partition: Partition
     graph: BuiltGraph
     vectors: Callable[[npt.NDArray[np.uint32]], npt.NDArray[np.float32]]
 
@@ -70,24 +77,26 @@ def write_segment(
     place = Path(folder) / SEGMENT
     with disk_errors(place, "make the folder"):
         place.mkdir()
-    order = data.graph.order
+    order = data.partition.order
     dim = data.quantizer.transform.dim
+    centroids = Centroids(data.partition, data.quantizer.transform.metric, dim)
     with write_container(place / VECTORS, {"file": "vectors"}, vector_sections(len(order), dim)) as writer:
         for start, stop in spans(len(order), rows_a_block):
-            writer.append("vectors", data.vectors(order[start:stop]))
+            block = data.vectors(order[start:stop])
+            centroids.add(block)
+            writer.append("vectors", block)
             report(stop)
-    _write_hot(place / HOT, data, rows_a_block)
+    _write_hot(place / HOT, data, centroids.finish(lambda places: data.vectors(order[places])), rows_a_block)
     with disk_errors(place, "read"):
         return {name: (place / name).stat().st_size for name in (VECTORS, HOT)}
 
 
-def _write_hot(path: Path, data: SegmentData, rows_a_block: int) -> None:
-    graph, order = data.graph, data.graph.order
+def _write_hot(path: Path, data: SegmentData, centroids: Float32s, rows_a_block: int) -> None:
+    graph, order = data.graph, data.partition.order
     transform = data.quantizer.transform
     ids = data.ids[order]
-    old_entries = order[graph.entries]
-    is_f32 = len(data.codes) == 0
-    none = np.zeros((0, transform.dim), np.float32)
+    is_f32 = data.quantizer.kind == "f32"
+    centroid_codes, scales, squares = encode_rows(data.quantizer, centroids)
     arrays: dict[str, npt.NDArray[np.generic]] = {
         "ids": ids,
         "id_order": np.argsort(ids, kind="stable").astype(np.uint32),
@@ -97,10 +106,12 @@ def _write_hot(path: Path, data: SegmentData, rows_a_block: int) -> None:
         "factors": data.factors[order],
         "links": graph.links,
         "offsets": graph.offsets,
-        "entries": graph.entries,
-        "entry_codes": data.codes[:0] if is_f32 else data.codes[old_entries],
-        "entry_factors": data.factors[old_entries],
-        "entry_vectors": data.vectors(old_entries) if is_f32 else none,
+        "root": np.array([graph.root], np.uint32),
+        "regions": data.partition.regions,
+        "cells": data.partition.cells,
+        "centroid_codes": centroid_codes,
+        "centroid_factors": factors_of(scales, squares, transform.metric),
+        "centroid_vectors": centroids if is_f32 else centroids[:0],
     }
     sections = [Section(name, array.dtype, array.shape) for name, array in arrays.items()]
     meta = {"file": "graph", "kind": data.quantizer.kind, "metric": transform.metric}
@@ -154,29 +165,34 @@ class GraphSegment:
     factors: npt.NDArray[np.float32]
     links: npt.NDArray[np.uint32]
     offsets: npt.NDArray[np.uint32]
-    entries: npt.NDArray[np.uint32]
-    entry_codes: npt.NDArray[np.uint8]
-    entry_factors: npt.NDArray[np.float32]
-    entry_vectors: npt.NDArray[np.float32]
+    root: npt.NDArray[np.uint32]
+    regions: npt.NDArray[np.uint32]
+    cells: npt.NDArray[np.uint32]
+    centroid_codes: npt.NDArray[np.uint8]
+    centroid_factors: npt.NDArray[np.float32]
+    centroid_vectors: npt.NDArray[np.float32]
 
     def _check_codes(self, n: int) -> None:
         """The small things that a kernel relies on and the shapes alone don't say."""
-        quantizer, n_entries = self.quantizer, len(self.entries)
+        quantizer = self.quantizer
+        if min(len(self.regions), len(self.cells)) < 2:
+            raise CorruptError(self.hot.path, "sections 'regions' and 'cells'", expected="one at least", found="none")
+        n_centroids = len(self.regions) + len(self.cells) - 2
         is_f32 = quantizer.kind == "f32"
         subspaces = -(-quantizer.transform.dim // SUB_DIM)
         wanted = {
             "codebook": (subspaces, N_CENTROIDS, SUB_DIM) if quantizer.kind == "pq" else (0, 0, 0),
             "codes": (0 if is_f32 else n, quantizer.row_bytes),
-            "entry_codes": (0 if is_f32 else n_entries, quantizer.row_bytes),
-            "entry_factors": (n_entries, 2),
-            "entry_vectors": (n_entries if is_f32 else 0, quantizer.transform.dim),
+            "centroid_codes": (0 if is_f32 else n_centroids, quantizer.row_bytes),
+            "centroid_factors": (n_centroids, 2),
+            "centroid_vectors": (n_centroids if is_f32 else 0, quantizer.transform.dim),
         }
         for name, shape in wanted.items():
             if getattr(self, name).shape != shape:
                 found = f"{getattr(self, name).shape}"
                 raise CorruptError(self.hot.path, f"section {name!r} does not fit", expected=f"{shape}", found=found)
-        if n_entries == 0 or int(self.entries.max()) >= n:
-            raise CorruptError(self.hot.path, "entry rows", expected=f"rows below {n}", found="others or none")
+        if int(self.root[0]) >= n:
+            raise CorruptError(self.hot.path, "root", expected=f"a row below {n}", found=f"{self.root[0]}")
 
     def close(self) -> None:
         """Drop the maps; arrays handed out keep theirs alive."""
@@ -185,11 +201,12 @@ class GraphSegment:
 
     @property
     def resident_bytes(self) -> dict[str, int]:
-        """Bytes that a search touches all over, so that should stay in memory: codes, graph, ids."""
+        """Bytes that a search touches all over, so that should stay in memory: codes, graph, cells, ids."""
+        is_f32 = self.quantizer.kind == "f32"
         return {
-            "codes": self.codes.nbytes + self.factors.nbytes + self.entry_codes.nbytes + self.entry_factors.nbytes
-            + (self.vectors.nbytes + self.entry_vectors.nbytes if self.quantizer.kind == "f32" else 0),
-            "graph": self.links.nbytes + self.offsets.nbytes + self.entries.nbytes,
+            "codes": self.codes.nbytes + self.factors.nbytes + (self.vectors.nbytes if is_f32 else 0),
+            "graph": self.links.nbytes + self.offsets.nbytes,
+            "cells": sum(getattr(self, name).nbytes for name in _CELL_SECTIONS),
             "ids": self.ids.nbytes,
         }  # fmt: skip
 
@@ -197,7 +214,8 @@ class GraphSegment:
         """Everything that is wrong with the contents; empty when all is well.
 
         Checks checksums, that ids are unique and ordered, that neighbor lists name other rows once each and no more
-        than ``max_degree``, that every row can be reached from the medoid, and that codes are those of the vectors.
+        than ``max_degree``, that every row can be reached from the root, that regions and cells divide the rows, and
+        that codes are those of the vectors.
 
         Raises
         ------
@@ -210,7 +228,7 @@ class GraphSegment:
         """`verify` without encoding every vector again."""
         self.cold.verify()
         self.hot.verify()
-        return [*self._check_ids(), *self._check_graph(max_degree)]
+        return [*self._check_ids(), *self._check_graph(max_degree), *self._check_cells()]
 
     def _finding(self, problem: str, expected: str, found: str) -> CorruptError:
         return CorruptError(self.hot.path, problem, expected=expected, found=found)
@@ -233,13 +251,19 @@ class GraphSegment:
         n = len(self.ids)
         reached = np.zeros(n, np.uint8)
         count = int(
-            reach(
-                self.links, self.offsets[:-1], self.offsets[1:], int(self.entries[0]), reached, np.zeros(n, np.uint32)
-            )
+            reach(self.links, self.offsets[:-1], self.offsets[1:], int(self.root[0]), reached, np.zeros(n, np.uint32))
         )
         if count < n:
             lost = int(np.flatnonzero(reached == 0)[0])
-            return [self._finding(f"row {lost} can't be reached from the medoid", f"{n} reachable rows", f"{count}")]
+            return [self._finding(f"row {lost} can't be reached from the root", f"{n} reachable rows", f"{count}")]
+        return []
+
+    def _check_cells(self) -> list[CorruptError]:
+        """Regions must be runs of cells and cells runs of rows, none empty, none missing."""
+        for name, end in (("regions", len(self.cells) - 1), ("cells", len(self.ids))):
+            starts = getattr(self, name).astype(np.int64)
+            if starts[0] != 0 or starts[-1] != end or (np.diff(starts) < 1).any():
+                return [self._finding(f"section {name!r}", f"rising numbers from 0 to {end}", "others")]
         return []
 
     def _check_encoding(self) -> list[CorruptError]:

@@ -63,14 +63,12 @@ class BuildRows:
 class BuiltGraph:
     """A finished graph over renumbered rows: the neighbors of row u are ``links[offsets[u]:offsets[u + 1]]``.
 
-    links (n_links,) uint32; offsets (n + 1,) uint32; entries (n_entries,) uint32, rows to start from, the medoid first;
-    order (n,) uint32, the row that each row was before.
+    links (n_links,) uint32; offsets (n + 1,) uint32; root: the row from which every other can be reached.
     """
 
     links: npt.NDArray[np.uint32]
     offsets: npt.NDArray[np.uint32]
-    entries: npt.NDArray[np.uint32]
-    order: npt.NDArray[np.uint32]
+    root: int
 
 
 def slots_for(max_degree: int) -> int:
@@ -112,6 +110,9 @@ class _Worker:
             todo=np.zeros(slots, np.int64),
             expanded=np.zeros(n_expanded, np.int64),
             counters=np.zeros(4, np.int64),
+            keys=np.zeros(0, np.int64),
+            products=np.zeros(0, np.int32),
+            estimates=np.zeros(0, np.float32),
         )
         self.digits = np.zeros(padded, np.int8)
         self.keys = np.zeros(max(n_expanded, REVERSE_CANDIDATES) + 1, np.int64)
@@ -161,11 +162,11 @@ class GraphBuilder:
         self._links = new_array((n * self._slots,), np.uint32)
         self._starts = (np.arange(n, dtype=np.uint64) * np.uint64(self._slots)).astype(np.uint32)
         self._ends = self._starts.copy()
-        self._entries = order[: params.entries_for(n)].copy()
-        self._graph = walk.Graph(self._links, self._starts, self._ends, self._entries)
-        steering = build.steering
-        self._entry_codes = Codes(
-            steering.scheme, steering.codes[self._entries], steering.factors[self._entries], steering.vectors
+        self._graph = walk.Graph(self._links, self._starts, self._ends)
+        self._medoid = int(order[0])
+        first, steering = order[: params.entries_for(n)].copy(), build.steering
+        self._entries = walk.Entries(
+            first, Codes(steering.scheme, steering.codes[first], steering.factors[first], steering.vectors)
         )
         self._threads = [_Worker(build, params, self._slots) for _ in range(workers.threads)]
         self._settings = (build.metric, params.build_list_size, np.float32(params.alpha), params.max_degree)
@@ -198,12 +199,12 @@ class GraphBuilder:
         degrees: npt.NDArray[np.int32],
     ) -> None:
         pieces = spans(len(points), POINTS_A_CALL)
-        n_entries = min(n_inserted, len(self._entries))
+        n_entries = min(n_inserted, len(self._entries.rows))
 
         def work(piece: int, worker: int) -> None:
             own = self._threads[worker]
             status = prune.choose_neighbors(
-                points, pieces[piece], self._graph, n_entries, self._build.steering, self._entry_codes,
+                points, pieces[piece], self._graph, n_entries, self._build.steering, self._entries,
                 self._build.rows, self._settings, own.scratch, own.digits, own.keys, (neighbors, degrees),
             )  # fmt: skip
             assert status == 0, "a graph under construction names rows that exist"
@@ -248,31 +249,28 @@ class GraphBuilder:
         reached row, in place of that row's farthest neighbor if the list is full, and reaches on from there; rounds go
         on until nothing is unreached, because a replaced edge may have cut off another row.
         """
-        medoid = int(self._entries[0])
         reached = np.zeros(self._build.n, np.uint8)
         stack = np.zeros(self._build.n, np.uint32)
         own = self._threads[0]
         protected = np.zeros(len(self._links), np.uint8)
         while True:
             reached[:] = 0
-            connect.reach(self._links, self._starts, self._ends, medoid, reached, stack)
+            connect.reach(self._links, self._starts, self._ends, self._medoid, reached, stack)
             lost = self._order[reached[self._order] == 0]
             if len(lost) == 0:
                 return
             connect.attach_rows(
-                lost, self._graph, self._slots, self._params.max_degree, self._build.steering, self._entry_codes,
+                lost, self._graph, self._slots, self._params.max_degree, self._build.steering, self._entries,
                 self._build.rows, self._settings, own.scratch, own.digits, reached, stack, protected,
             )  # fmt: skip
 
-    def finish(self) -> BuiltGraph:
-        """Renumber the rows breadth first from the medoid, so that near rows share pages, and pack the lists."""
+    def finish(self, order: npt.NDArray[np.uint32]) -> BuiltGraph:
+        """Renumber the rows and pack the lists; order (n,) uint32 names the old row of each new one."""
         n = self._build.n
-        order = np.zeros(n, np.uint32)
-        connect.reach(self._links, self._starts, self._ends, int(self._entries[0]), np.zeros(n, np.uint8), order)
         new_row = np.zeros(n, np.uint32)
         new_row[order] = np.arange(n, dtype=np.uint32)
         n_links = int((self._ends - self._starts).sum(dtype=np.uint64))
         links = self._new_array((n_links,), np.uint32)
         offsets = np.zeros(n + 1, np.uint32)
         connect.pack_lists(self._links, self._starts, self._ends, order, new_row, offsets, links)
-        return BuiltGraph(links, offsets, new_row[self._entries], order)
+        return BuiltGraph(links, offsets, int(new_row[self._medoid]))

@@ -1,49 +1,41 @@
-"""What one search needs beside the index: its numbers, its work space, and its query brought into range."""
+"""What one search needs beside the index and its numbers: work space, and its query brought into range."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import attrs
 import numpy as np
 import numpy.typing as npt
 
+from skeg.ann.kernels.cells import CELLS, ROWS_A_CELL
+from skeg.ann.kernels.search import bundle_space
+from skeg.ann.kernels.walk import Scratch
 from skeg.ann.quantizers import query_room
 from skeg.ann.segment import GraphSegment
 
 
-@attrs.frozen
-class Settings:
-    """The numbers of a call as `search_one` takes them, the list size they came from, and the pool they need."""
-
-    numbers: tuple[int, int, int, int, np.float32]
-    list_size: int
-    pool_size: int
-
-
-class Scratch:
-    """Work space of one search at a time, as `search_one` takes it.
-
-    The pool grows with the list size and the re-rank depth asked for.
-    """
+class Space:
+    """Work space of one search at a time, as `search_one` takes it: ``table``, for pools of up to ``capacity`` keys."""
 
     def __init__(self, segment: GraphSegment, max_degree: int) -> None:
-        self._fixed = (
-            np.zeros(len(segment.ids), np.uint8),
-            np.zeros(1, np.uint8),
-            np.zeros(max_degree, np.int64),
-            np.zeros(0, np.int64),
-            np.zeros(4, np.int64),
-            *query_room(segment.quantizer),
+        run = max(len(segment.regions) + len(segment.cells), ROWS_A_CELL)
+        self._query = query_room(segment.quantizer)
+        self._scratch = Scratch(
+            pool=np.zeros(0, np.int64),
+            tags=np.zeros(len(segment.ids), np.uint8),
+            epoch=np.zeros(1, np.uint8),
+            todo=np.zeros(max(max_degree, CELLS), np.int64),
+            expanded=np.zeros(0, np.int64),
+            counters=np.zeros(4, np.int64),
+            keys=np.zeros(run, np.int64),
+            products=np.zeros(run, np.int32),
+            estimates=np.zeros(run, np.float32),
         )
-        self._list_size = 0
-        self.arrays: tuple[npt.NDArray[Any], ...] = ()
+        self.grow(0)
 
-    def grow(self, list_size: int) -> None:
-        """Make room for a pool of this size."""
-        if list_size > self._list_size:
-            self._list_size = list_size
-            self.arrays = (np.zeros(list_size + 1, np.int64), *self._fixed)
+    def grow(self, capacity: int) -> None:
+        """Make room for a pool of this capacity."""
+        self.capacity = capacity
+        self._bundle = bundle_space(self._scratch._replace(pool=np.zeros(capacity + 1, np.int64)), *self._query)
+        self.table = self._bundle.table
 
 
 def rescaled(queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:

@@ -12,7 +12,8 @@ import pytest
 from skeg import ClosedError, CorruptError, FormatError, NotFoundError, ParameterError, SkegError, VectorError
 from skeg.ann import Hits, Index, build_index, recall_at_k
 from skeg.ann.format import MANIFEST, pack_manifest, read_manifest
-from skeg.ann.index import LIST_SIZE_MAX, QUERIES_A_CALL
+from skeg.ann.index import QUERIES_A_CALL
+from skeg.ann.params import LIST_SIZE_MAX
 from tests.indexes import KINDS, METRICS, built, copied, ids_of, nearest, queries, rewrite, rows, scores_of
 
 N = 600
@@ -315,7 +316,7 @@ def test_what_an_index_says_of_itself(index):
         sum((built() / "segment-000001" / f).stat().st_size for f in ("index.skg", "vectors.skg"))
         == (stats["bytes_on_disk"])
     )
-    assert stats["bytes_resident"] == sum(stats[f"bytes_{name}"] for name in ("codes", "graph", "ids"))
+    assert stats["bytes_resident"] == sum(stats[f"bytes_{name}"] for name in ("codes", "graph", "cells", "ids"))
     assert stats["bytes_vectors"] == N * 384 * 4
     stats["build"].clear()
     assert index.stats()["build"]
@@ -427,10 +428,11 @@ def with_manifest(tmp_path, **changed):
         {"build": {"max_degree": 0}},
         {"build": {"max_degree": 10**15}},
         {"search": {}},
-        {"search": {"list_size": 64}},
-        {"search": {"list_size": "64", "rerank": 24}},
-        {"search": {"list_size": 10**15, "rerank": 24}},
-        {"search": {"list_size": 64, "rerank": 0}},
+        {"search": {"list_size": 64, "margins": []}},
+        {"search": {"list_size": "64", "margins": [], "code_error": 0.01}},
+        {"search": {"list_size": 10**15, "margins": [], "code_error": 0.01}},
+        {"search": {"list_size": 64, "margins": [], "code_error": -0.01}},
+        {"search": {"list_size": 64, "margins": [], "code_error": "small"}},
         {"backend": "tree"},
     ],
     ids=str,

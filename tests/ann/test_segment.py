@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
 from skeg import CorruptError, SkegError
 from skeg.ann import Index
 from skeg.ann.format import HOT, VECTORS, read_manifest
+from skeg.ann.quantizers import encode_rows
 from skeg.ann.segment import GraphSegment
 from tests.indexes import KINDS, METRICS, built, copied, ids_of, queries, rewrite, rows, sections
 
@@ -43,9 +46,35 @@ def test_a_segment_is_two_files_of_named_arrays():
     given = rows(N)[np.argsort(ids_of(N))]
     np.testing.assert_array_equal(given, stored)
     np.testing.assert_array_equal(np.argsort(hot["ids"]), hot["id_order"])
-    assert hot["entries"][0] == 0, "rows are numbered from the medoid on"
-    np.testing.assert_array_equal(hot["codes"][hot["entries"]], hot["entry_codes"])
-    np.testing.assert_array_equal(hot["factors"][hot["entries"]], hot["entry_factors"])
+
+
+def centroids_of(hot, cold, metric):
+    """Means of each region's, then of each cell's vectors, of unit length under cosine; float64."""
+    vectors = cold["vectors"].astype(np.float64)
+    if metric == "cosine":
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cells = hot["cells"].astype(int)
+    runs = [*zip(cells[hot["regions"]][:-1], cells[hot["regions"]][1:], strict=True), *itertools.pairwise(cells)]
+    return np.array([vectors[start:stop].mean(axis=0) for start, stop in runs])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_centroids_are_the_means_of_the_rows_that_lie_together(metric):
+    path = built("f32", metric, N)
+    hot, cold = sections(path, HOT), sections(path, VECTORS)
+    np.testing.assert_allclose(hot["centroid_vectors"], centroids_of(hot, cold, metric), rtol=1e-4, atol=1e-5)
+    assert (0, N) == (hot["cells"][0], hot["cells"][-1])
+    assert (0, len(hot["cells"]) - 1) == (hot["regions"][0], hot["regions"][-1])
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "f32"])
+def test_centroids_are_coded_as_rows_are(kind):
+    path = built(kind, n=N)
+    hot, cold = sections(path, HOT), sections(path, VECTORS)
+    with Index.open(path) as index:
+        codes, scales, _ = encode_rows(index._segment.quantizer, centroids_of(hot, cold, "cosine").astype(np.float32))
+    assert (codes != hot["centroid_codes"]).mean() < 0.01
+    np.testing.assert_allclose(hot["centroid_factors"][:, 0], scales, rtol=1e-2)
 
 
 SHAPES = {
@@ -59,11 +88,14 @@ SHAPES = {
     "another dimension": {"mean": lambda a: a[:-1]},
     "signs of another dimension": {"signs": lambda a: a[:, :-1].copy()},
     "too few offsets": {"offsets": lambda a: a[:-1]},
-    "no entries": {name: lambda a: a[:0] for name in ("entries", "entry_codes", "entry_factors")},
-    "entries without codes": {"entry_codes": lambda a: a[:0]},
-    "entries without factors": {"entry_factors": lambda a: a[:-1]},
-    "entries that are not there": {"entries": lambda a: a + np.uint32(N)},
-    "vectors of entries": {"entry_vectors": lambda a: np.zeros((len(a) + 64, 384), np.float32)},
+    "no regions": {"regions": lambda a: a[:1]},
+    "no cells": {"cells": lambda a: a[:1]},
+    "fewer cells than centroids": {"cells": lambda a: a[:-1]},
+    "centroids without codes": {"centroid_codes": lambda a: a[:0]},
+    "centroids without factors": {"centroid_factors": lambda a: a[:-1]},
+    "a root that is not there": {"root": lambda a: a + np.uint32(N)},
+    "two roots": {"root": lambda a: np.repeat(a, 2)},
+    "vectors of centroids": {"centroid_vectors": lambda a: np.zeros((len(a) + 64, 384), np.float32)},
     "a codebook": {"codebook": lambda a: np.zeros((len(a) + 48, 256, 8), np.float32)},
 }
 
@@ -81,13 +113,13 @@ def test_sections_that_do_not_fit_each_other_are_refused(index, case):
 def test_a_codebook_that_kernels_cannot_read_is_refused(tmp_path, shape):
     index = copied(built("pq", n=N), tmp_path)
     before = sections(index, HOT)
-    codes = {name: before[name][:, : shape[0]].copy() for name in ("codes", "entry_codes")}
+    codes = {name: before[name][:, : shape[0]].copy() for name in ("codes", "centroid_codes")}
     rewrite(index, HOT, codebook=np.zeros(shape, np.float32), **codes)
     with pytest.raises(CorruptError, match="codebook"):
         Index.open(index)
 
 
-@pytest.mark.parametrize("section", ["ids", "id_order", "mean", "signs", "codes", "links", "offsets", "entries"])
+@pytest.mark.parametrize("section", ["ids", "id_order", "mean", "signs", "codes", "links", "offsets", "root", "cells"])
 def test_a_missing_section_is_named(index, section):
     rewrite(index, HOT, without=[section])
     with pytest.raises(CorruptError, match=f"section '{section}' is missing"):
@@ -244,7 +276,7 @@ def test_a_search_that_meets_a_list_that_cannot_be_says_so(tmp_path, kind, case)
 def test_open_segments_know_what_should_stay_in_memory():
     path = built("f32", n=N)
     segment = GraphSegment(path, read_manifest(path))
-    assert {"codes", "graph", "ids"} == set(segment.resident_bytes)
+    assert {"codes", "graph", "cells", "ids"} == set(segment.resident_bytes)
     assert segment.resident_bytes["ids"] == 8 * N
     assert segment.resident_bytes["codes"] >= N * 384 * 4
     segment.close()

@@ -137,7 +137,7 @@ def test_a_list_size_that_is_asked_for_beats_the_tuned_one(own):
 def test_a_recall_that_nothing_reaches_is_refused_and_changes_nothing(own):
     """A list of all rows of which few are scored exactly, by one bit a dimension."""
     manifest = read_manifest(own)
-    write_manifest(own, attrs.evolve(manifest, search={**manifest.search, "rerank": 10}))
+    write_manifest(own, attrs.evolve(manifest, search={**manifest.search, "code_error": 0.0}))
     before = contents(own)
     with Index.open(own) as index:
         with pytest.raises(ParameterError, match=f"a list of {N} rows") as caught:

@@ -7,9 +7,10 @@ import pytest
 
 from skeg.ann import vamana
 from skeg.ann.kernels import connect
+from skeg.ann.kernels.pool import Bounds
 from skeg.ann.kernels.prune import row_query
 from skeg.ann.kernels.score import Codes
-from skeg.ann.kernels.walk import Graph, nearest_entry, walk
+from skeg.ann.kernels.walk import Graph, begin_at, walk
 from skeg.ann.parallel import Workers
 from skeg.ann.params import GraphParams
 from skeg.ann.vamana import GraphBuilder, batch_spans, insertion_order
@@ -33,26 +34,26 @@ def build(vectors, metric="l2", *, threads=1, seed=0, progress=ignore, **params)
     with Workers(threads) as workers:
         builder = GraphBuilder(rows, given, insertion_order(rows.n, medoid, seed), workers, progress)
         builder.run()
-        return builder.finish(), rows, medoid
+        return builder.finish(shuffled(rows.n)), rows, medoid
+
+
+def shuffled(n):
+    """A new order of n rows."""
+    return np.random.default_rng(9).permutation(n).astype(np.uint32)
 
 
 def check(graph, medoid, n, max_degree):
     """Everything that every graph must be."""
-    assert list(range(n)) == sorted(graph.order.tolist())
-    assert medoid == graph.order[0]
-    assert 0 == graph.entries[0]
-    assert len(graph.entries) == len(set(graph.entries.tolist())) <= n
-    assert graph.entries.max() < n
+    assert medoid == shuffled(n)[graph.root]
     degrees = np.zeros(max_degree + 1, np.int64)
     assert -1 == connect.check_lists(graph.links, graph.offsets, max_degree, degrees)
     assert n == degrees.sum()
-    lists = reference.lists_of(Graph(graph.links, graph.offsets[:-1], graph.offsets[1:], graph.entries))
-    assert list(range(n)) == reference.reach(lists, 0, set()), "rows are numbered breadth first"
+    lists = reference.lists_of(Graph(graph.links, graph.offsets[:-1], graph.offsets[1:]))
+    assert list(range(n)) == sorted(reference.reach(lists, graph.root, set()))
 
 
 def same(a, b):
-    fields = ("links", "offsets", "entries", "order")
-    return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in fields)
+    return a.root == b.root and np.array_equal(a.links, b.links) and np.array_equal(a.offsets, b.offsets)
 
 
 @pytest.mark.kernels
@@ -115,26 +116,23 @@ def test_the_seed_decides(rng):
 
 
 @kernel(inline=True)
-def walk_for(row, build, digits, entry_codes, scratch):
+def walk_for(row, build, digits, start, scratch):
     """Size of the pool of a walk for a row, which as a query refers to the codes and can't leave compiled code."""
     rows, metric, graph, codes = build
     query = row_query(rows, codes, row, metric, digits)
-    entry, nearness = nearest_entry(graph.entries.shape[0], entry_codes, query)
-    bounds = (16, 16, 1, np.float32(np.inf))
-    return walk(graph, np.int64(graph.entries[entry]), nearness, codes, query, bounds, scratch)
+    bounds = Bounds(16, 16, 1, np.float32(np.inf), np.float32(np.inf))
+    return walk(graph, codes, query, bounds, scratch, begin_at(start, np.float32(0), scratch))
 
 
 def test_a_row_is_found_by_a_walk_for_it(rng):
     built, rows, _ = build(rng.standard_normal((600, 8)), max_degree=16, build_list_size=32)
-    steering = rows.steering
-    codes = Codes(4, steering.codes[built.order], steering.factors[built.order], steering.vectors)
-    entry_codes = Codes(4, codes.codes[built.entries], codes.factors[built.entries], codes.vectors)
-    graph = Graph(built.links, built.offsets[:-1], built.offsets[1:], built.entries)
+    steering, order = rows.steering, shuffled(600)
+    codes = Codes(4, steering.codes[order], steering.factors[order], steering.vectors)
+    scene = rows.rows, rows.metric, Graph(built.links, built.offsets[:-1], built.offsets[1:]), codes
     scratch = reference.scratch_for(600, 16, 16)
     found = 0
     for row in range(600):
-        scene = rows.rows, rows.metric, graph, codes
-        size = walk_for(np.int64(built.order[row]), scene, np.zeros(128, np.int8), entry_codes, scratch)
+        size = walk_for(np.int64(order[row]), scene, np.zeros(128, np.int8), np.int64(built.root), scratch)
         found += row in (scratch.pool[:size] >> 1) & 0x7FFFFFFF
     assert found >= 0.98 * 600
 

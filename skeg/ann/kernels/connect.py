@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from skeg.ann.kernels.pool import row_of
-from skeg.ann.kernels.prune import row_query, square_distance
-from skeg.ann.kernels.walk import nearest_entry, walk
+from skeg.ann.kernels.pool import Bounds, row_of
+from skeg.ann.kernels.prune import UNBOUNDED, row_query, square_distance
+from skeg.ann.kernels.walk import begin_at, nearest_entry, walk
 from skeg.jit import kernel
 
 
@@ -89,7 +89,7 @@ def attach_rows(
     slots: Any,
     max_degree: Any,
     codes: Any,
-    entry_codes: Any,
+    entries: Any,
     rows: Any,
     settings: Any,
     scratch: Any,
@@ -103,15 +103,15 @@ def attach_rows(
     protected uint8, as long as the links, marks the edges made here: a later one never replaces them, so that repeated
     rounds end. The other arguments are those of `choose_neighbors` and `reach`.
     """
-    n_entries = graph.entries.shape[0]
+    n_entries = entries.rows.shape[0]
     for i in range(lost.shape[0]):
         row = np.int64(lost[i])
         if reached[row]:
             continue
         query = row_query(rows, codes, row, settings[0], digits)
-        entry, nearness = nearest_entry(n_entries, entry_codes, query)
-        bounds = (settings[1], settings[1], 1, np.float32(np.inf))
-        size = walk(graph, np.int64(graph.entries[entry]), nearness, codes, query, bounds, scratch)
+        start, nearness = nearest_entry(n_entries, entries, query)
+        bounds = Bounds(settings[1], settings[1], 1, UNBOUNDED, UNBOUNDED)
+        size = walk(graph, codes, query, bounds, scratch, begin_at(start, nearness, scratch))
         place = _nearest_reached(graph, slots, max_degree, rows, row, size, scratch.pool, reached, protected)
         graph.links[place] = np.uint32(row)
         protected[place] = np.uint8(1)

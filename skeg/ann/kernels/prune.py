@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skeg.ann.kernels.pool import distance_of, insert, pack, row_of
+from skeg.ann.kernels.pool import Bounds, distance_of, insert, pack, row_of
 from skeg.ann.kernels.prepare import IP
 from skeg.ann.kernels.score import PREFETCH_AHEAD, Query
 from skeg.ann.kernels.simd import dot_bytes, prefetch_row
-from skeg.ann.kernels.walk import DAMAGED, nearest_entry, walk
+from skeg.ann.kernels.walk import DAMAGED, begin_at, nearest_entry, walk
 from skeg.jit import kernel
+
+UNBOUNDED = np.float32(np.inf)
 
 CANDIDATES = 2
 """Rows a walk keeps during construction, as a multiple of those it expands."""
@@ -90,7 +92,7 @@ def choose_neighbors(
     graph: Any,
     n_entries: Any,
     codes: Any,
-    entry_codes: Any,
+    entries: Any,
     rows: Any,
     settings: Any,
     scratch: Any,
@@ -109,13 +111,12 @@ def choose_neighbors(
     for i in range(span[0], span[1]):
         point = np.int64(points[i])
         query = row_query(rows, codes, point, metric, digits)
-        entry, nearness = nearest_entry(n_entries, entry_codes, query)
-        start = np.int64(graph.entries[entry])
-        bounds = (CANDIDATES * list_size, list_size, 1, np.float32(np.inf))
-        size = walk(graph, start, nearness, codes, query, bounds, scratch)
+        start, nearness = nearest_entry(n_entries, entries, query)
+        bounds = Bounds(CANDIDATES * list_size, list_size, 1, UNBOUNDED, UNBOUNDED)
+        size = walk(graph, codes, query, bounds, scratch, begin_at(start, nearness, scratch))
         if size == DAMAGED:
             return DAMAGED
-        n_found = scratch.counters[2]
+        n_found = scratch.counters[3]
         for j in range(size):
             if not scratch.pool[j] & np.int64(1) and n_found < scratch.expanded.shape[0]:
                 scratch.expanded[n_found] = row_of(scratch.pool[j])

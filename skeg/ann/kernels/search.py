@@ -6,10 +6,26 @@ from typing import Any
 
 import numpy as np
 
+from skeg.ann.kernels.bundle import (
+    Bundle,
+    take_f4_1,
+    take_f4_2,
+    take_f4_3,
+    take_i1_1,
+    take_i1_2,
+    take_i4,
+    take_i8,
+    take_u1_1,
+    take_u1_2,
+    take_u4,
+    take_u8,
+)
+from skeg.ann.kernels.cells import Cells, begin_in_cells
+from skeg.ann.kernels.pool import Bounds, key_within
 from skeg.ann.kernels.prepare import COSINE, L2, SMALLEST_NORM, Transform, prepare_query, square_sum
 from skeg.ann.kernels.rerank import rerank
 from skeg.ann.kernels.score import Codes
-from skeg.ann.kernels.walk import DAMAGED, Graph, Scratch, nearest_entry, walk
+from skeg.ann.kernels.walk import DAMAGED, Graph, Scratch, walk
 from skeg.jit import kernel
 
 # What a search ends with, beside the query it got to.
@@ -22,62 +38,106 @@ MARGIN_RANK = 10
 """Margins are counted from this hit, or from the last one wanted if that comes later."""
 
 
-@kernel()
-def search_one(
-    raw: Any, settings: Any, graph: Any, codes: Any, transform: Any, base: Any, scratch: Any, ids: Any, scores: Any
-) -> Any:
-    """Search for one query; gives (status, hits, rows scored, rows expanded).
+@kernel(inline=True)
+def _rerank_depth(pool: Any, size: Any, k: Any, depth: Any, slack: Any) -> Any:
+    """Rows at the head of the pool to score exactly: at most ``depth``, those within ``slack`` of the k-th."""
+    last = key_within(pool, size, k, slack)
+    count = min(size, k)
+    while count < min(size, depth) and pool[count] <= last:
+        count += 1
+    return min(count, depth)
 
-    The tuples keep a call cheap, each is unpacked once. raw (dim,) float32; settings = (metric, scheme, rows to expand,
-    re-rank depth, margin float32: see `walk`, in units of the score of a unit query); graph = (links, starts, ends,
-    entries); codes = (codes, factors, entry codes, entry factors, entry vectors); transform as in `Transform`; base =
-    (vectors (n, dim) float32, ids (n,) uint64); scratch = the fields of `Scratch`, then (work, digits, table) of
-    `prepare_query`; ids (k,) uint64 and scores (k,) float32 are written.
+
+@kernel(inline=True)
+def _open_index(index: Any, scheme: Any, root: Any) -> Any:
+    """(graph, rows, centroids, cells, transform, ids) from the table of ``bundle_index``."""
+    vectors = take_f4_2(index, 5)
+    return (
+        Graph(take_u4(index, 0), take_u4(index, 1), take_u4(index, 2)),
+        Codes(scheme, take_u1_2(index, 3), take_f4_2(index, 4), vectors),
+        Codes(scheme, take_u1_2(index, 6), take_f4_2(index, 7), take_f4_2(index, 8)),
+        Cells(take_u4(index, 9), take_u4(index, 10), root),
+        Transform(take_f4_1(index, 11), take_i1_2(index, 12), take_f4_1(index, 13)[0], take_f4_3(index, 14)),
+        take_u8(index, 15),
+    )
+
+
+def bundle_index(graph: Graph, rows: Codes, centroids: Codes, cells: Cells, transform: Transform, ids: Any) -> Bundle:
+    """What `search_one` searches in; schemes and the root are among its settings."""
+    return Bundle(
+        *graph, rows.codes, rows.factors, rows.vectors, centroids.codes, centroids.factors, centroids.vectors,
+        cells.regions, cells.cells, transform.mean, transform.signs, np.array([transform.center], np.float32),
+        transform.codebook, ids,
+    )  # fmt: skip
+
+
+@kernel(inline=True)
+def _open_space(space: Any) -> Any:
+    """(scratch, work, digits, table) from the table of ``bundle_space``."""
+    scratch = Scratch(
+        take_i8(space, 0), take_u1_1(space, 1), take_u1_1(space, 2), take_i8(space, 3), take_i8(space, 4),
+        take_i8(space, 5), take_i8(space, 6), take_i4(space, 7), take_f4_1(space, 8),
+    )  # fmt: skip
+    return scratch, take_f4_1(space, 9), take_i1_1(space, 10), take_f4_1(space, 11)
+
+
+def bundle_space(scratch: Scratch, work: Any, digits: Any, table: Any) -> Bundle:
+    """What `search_one` works in, see `Scratch` and `prepare_query`; never used by two searches at a time."""
+    return Bundle(*scratch, work, digits, table)
+
+
+@kernel()
+def search_one(raw: Any, settings: Any, index: Any, space: Any, ids: Any, scores: Any) -> Any:
+    """Search for one query; gives (status, hits, rows scored, rows expanded, rows re-ranked).
+
+    raw (dim,) float32; settings = (metric, scheme, root, pool's capacity, rows to expand, margin, slack, re-rank
+    depth): see `Cells` and `Bounds`; margin and slack are float32, in units of the score of a unit query. index and
+    space are tables of a `Bundle`: see `_open_index` and `_open_space`. ids (k,) uint64 and scores (k,) float32 are
+    written.
     """
-    metric, scheme, n_expand, depth, margin = settings
+    metric, scheme, root, capacity, n_expand, margin, slack, depth = settings
+    zero = np.int64(0)
     norm = np.sqrt(square_sum(raw))
     if not np.isfinite(norm):
-        return QUERY_NOT_FINITE, np.int64(0), np.int64(0), np.int64(0)
+        return QUERY_NOT_FINITE, zero, zero, zero, zero
     if metric == COSINE and norm < SMALLEST_NORM:
-        return QUERY_ZERO, np.int64(0), np.int64(0), np.int64(0)
-    links = Graph(graph[0], graph[1], graph[2], graph[3])
-    rows = Codes(scheme, codes[0], codes[1], base[0])
-    entries = Codes(scheme, codes[2], codes[3], codes[4])
-    turned = Transform(transform[0], transform[1], transform[2], transform[3])
-    space = Scratch(scratch[0], scratch[1], scratch[2], scratch[3], scratch[4], scratch[5])
-    space.counters[0] = 0
-    space.counters[1] = 0
-    query = prepare_query(raw, metric, scheme, turned, scratch[6], scratch[7], scratch[8])
-    n_entries = graph[3].shape[0]
-    entry, nearness = nearest_entry(n_entries, entries, query)
-    space.counters[0] += n_entries
-    reach = np.float32(margin)
-    if reach < np.float32(np.inf):  # infinity times the norm of a zero query would be no number
-        reach *= np.float32(0.5) if metric == L2 else norm
-    bounds = (max(n_expand, depth), n_expand, max(ids.shape[0], MARGIN_RANK), reach)
-    size = walk(links, np.int64(graph[3][entry]), nearness, rows, query, bounds, space)
+        return QUERY_ZERO, zero, zero, zero, zero
+    graph, rows, centroids, cells, transform, row_ids = _open_index(index, scheme, root)
+    scratch, work, digits, table = _open_space(space)
+    scratch.counters[:] = 0
+    query = prepare_query(raw, metric, scheme, transform, work, digits, table)
+    unit = np.float32(0.5) if metric == L2 else norm
+    bounds = Bounds(capacity, n_expand, max(ids.shape[0], MARGIN_RANK), _scaled(margin, unit), _scaled(slack, unit))
+    size = begin_in_cells(cells, centroids, rows, query, bounds, scratch)
+    if size != DAMAGED:
+        size = walk(graph, rows, query, bounds, scratch, size)
     if size == DAMAGED:
-        return GRAPH_DAMAGED, np.int64(0), np.int64(0), np.int64(0)
-    count = rerank(base[0], base[1], space.pool, min(depth, size), raw, norm, metric, (ids, scores))
-    return OK, count, space.counters[0], space.counters[1]
+        return GRAPH_DAMAGED, zero, zero, zero, zero
+    depth = _rerank_depth(scratch.pool, size, ids.shape[0], depth, bounds.slack)
+    count = rerank(rows.vectors, row_ids, scratch.pool, depth, raw, norm, metric, (ids, scores))
+    return OK, count, scratch.counters[0], scratch.counters[1], depth
+
+
+@kernel(inline=True)
+def _scaled(reach: Any, unit: Any) -> Any:
+    """``reach`` times ``unit``; an infinite one stays so, also times the norm of a zero query."""
+    return np.float32(reach) * np.float32(unit) if reach < np.float32(np.inf) else np.float32(np.inf)
 
 
 @kernel()
-def search_many(
-    queries: Any, span: Any, settings: Any, graph: Any, codes: Any, transform: Any, base: Any, scratch: Any, out: Any
-) -> Any:
-    """Search for ``queries[span[0]:span[1]]``; gives (status, query it stopped at, rows scored, rows expanded).
+def search_many(queries: Any, span: Any, settings: Any, index: Any, space: Any, costs: Any, out: Any) -> Any:
+    """Search for ``queries[span[0]:span[1]]``; gives (status, query it stopped at).
 
-    queries (n, dim) float32; out = (ids (n, k) uint64, scores (n, k) float32, counts (n,) int64); else as `search_one`.
+    queries (n, dim) float32; costs int64 (3,): rows scored, expanded and re-ranked are added; out = (ids (n, k) uint64,
+    scores (n, k) float32, counts (n,) int64); else as `search_one`.
     """
-    scored = np.int64(0)
-    expanded = np.int64(0)
     for i in range(span[0], span[1]):
-        status, out[2][i], added, hops = search_one(
-            queries[i], settings, graph, codes, transform, base, scratch, out[0][i], out[1][i]
+        status, out[2][i], scored, expanded, reranked = search_one(
+            queries[i], settings, index, space, out[0][i], out[1][i]
         )
         if status != OK:
-            return status, i, scored, expanded
-        scored += added
-        expanded += hops
-    return OK, span[1], scored, expanded
+            return status, i
+        costs[0] += scored
+        costs[1] += expanded
+        costs[2] += reranked
+    return OK, span[1]

@@ -14,6 +14,7 @@ multiples of 64 bytes.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -70,11 +71,43 @@ def _dot32_avx2(b: Any, acc: Any, unsigned: Any, signed: Any) -> Any:
     return acc
 
 
-def _row_address(context: Any, b: Any, array_type: Any, array: Any, row: Any) -> tuple[Any, Any]:
+def first_address(context: Any, b: Any, array_type: Any, array: Any) -> Any:
+    """Address of an array's first byte."""
+    return _address(context, b, array_type, array, ir.Constant(_I64, 0))
+
+
+def row_address(context: Any, b: Any, array_type: Any, array: Any, row: Any) -> tuple[Any, Any]:
     """Address of a row of a C-contiguous 2-D array, and the row's length in bytes."""
     columns = b.extract_value(context.make_array(array_type)(context, b, array).shape, 1)
     stride = b.mul(columns, ir.Constant(_I64, array_type.dtype.bitwidth // 8))
     return _address(context, b, array_type, array, b.mul(row, stride)), stride
+
+
+def packed_sums(b: Any, bits: int, rows: list[Any], stride: Any, query: Any) -> list[Any]:
+    """Lanes of int32 that add up to ``sum_j codes[row, j] * query[j]``, for code rows and a query at these addresses.
+
+    One row keeps two sums where there are several products for each load, so that they need not wait for each other.
+    """
+    slots = 8 // bits
+    width, step = (64, _dpbusd512) if FAMILY == "avx512" else (32, _dot32_avx2)
+    ints = _vec(_I32, 16 if FAMILY == "avx512" else 8)
+    n_sums = min(slots, 2) if len(rows) == 1 else 1
+    sums = [[cgutils.alloca_once_value(b, _splat(_I32, ints.count, 0)) for _ in range(n_sums)] for _ in rows]
+    with cgutils.for_range(b, b.lshr(stride, ir.Constant(_I64, 6))) as loop:
+        block = b.shl(loop.index, ir.Constant(_I64, 6))
+        for part in range(0, 64, width):
+            here = b.add(block, ir.Constant(_I64, part))
+            packed = [_load(b, b.add(row, here), _vec(_I8, width)) for row in rows]
+            for s in range(slots):
+                at = b.add(b.mul(block, ir.Constant(_I64, slots)), ir.Constant(_I64, s * 64 + part))
+                digits = _load(b, b.add(query, at), _vec(_I8, width))
+                for codes, of_row in zip(packed, sums, strict=True):
+                    u = b.lshr(codes, _splat(_I8, width, s * bits)) if s else codes
+                    if s < slots - 1:
+                        u = b.and_(u, _splat(_I8, width, (1 << bits) - 1))
+                    acc = of_row[s % n_sums]
+                    b.store(step(b, b.load(acc), u, digits), acc)
+    return [functools.reduce(b.add, [b.load(acc) for acc in of_row]) for of_row in sums]
 
 
 def _make_dot_packed(bits: int) -> Any:
@@ -95,32 +128,12 @@ def _make_dot_packed(bits: int) -> Any:
 
         return portable
 
-    width = 64 if FAMILY == "avx512" else 32
-    step = _dpbusd512 if FAMILY == "avx512" else _dot32_avx2
-    ints = _vec(_I32, width // 4) if FAMILY == "avx512" else _vec(_I32, 8)
-    n_sums = min(slots, 2)
-
     @intrinsic
     def dot(typingctx: Any, codes: Any, row: Any, query: Any) -> Any:
         def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
-            code, stride = _row_address(context, b, sig.args[0], args[0], args[1])
-            q = _address(context, b, sig.args[2], args[2], ir.Constant(_I64, 0))
-            sums = [cgutils.alloca_once_value(b, ir.Constant(ints, [0] * ints.count)) for _ in range(n_sums)]
-            with cgutils.for_range(b, b.lshr(stride, ir.Constant(_I64, 6))) as loop:
-                block = b.shl(loop.index, ir.Constant(_I64, 6))
-                for part in range(0, 64, width):
-                    packed = _load(b, b.add(code, b.add(block, ir.Constant(_I64, part))), _vec(_I8, width))
-                    for s in range(slots):
-                        u = b.lshr(packed, _splat(_I8, width, s * bits)) if s else packed
-                        if s < slots - 1:
-                            u = b.and_(u, _splat(_I8, width, (1 << bits) - 1))
-                        at = b.add(b.mul(block, ir.Constant(_I64, slots)), ir.Constant(_I64, s * 64 + part))
-                        acc = sums[s % n_sums]
-                        b.store(step(b, b.load(acc), u, _load(b, b.add(q, at), _vec(_I8, width))), acc)
-            total = b.load(sums[0])
-            for acc in sums[1:]:
-                total = b.add(total, b.load(acc))
-            return _call(b, f"llvm.vector.reduce.add.v{ints.count}i32", _I32, [total])
+            code, stride = row_address(context, b, sig.args[0], args[0], args[1])
+            (total,) = packed_sums(b, bits, [code], stride, first_address(context, b, sig.args[2], args[2]))
+            return _call(b, f"llvm.vector.reduce.add.v{total.type.count}i32", _I32, [total])
 
         return types.int32(codes, types.int64, query), codegen
 
@@ -153,8 +166,8 @@ def _make_dot_bytes() -> Any:
     @intrinsic
     def dot(typingctx: Any, codes: Any, row_a: Any, row_b: Any) -> Any:
         def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
-            left, stride = _row_address(context, b, sig.args[0], args[0], args[1])
-            right, _ = _row_address(context, b, sig.args[0], args[0], args[2])
+            left, stride = row_address(context, b, sig.args[0], args[0], args[1])
+            right, _ = row_address(context, b, sig.args[0], args[0], args[2])
             total = cgutils.alloca_once_value(b, ir.Constant(ints, [0] * ints.count))
             with cgutils.for_range(b, b.lshr(stride, ir.Constant(_I64, 6))) as loop:
                 block = b.shl(loop.index, ir.Constant(_I64, 6))
@@ -192,13 +205,13 @@ def _make_prefetch_row() -> Any:
                 b.module, ir.FunctionType(ir.VoidType(), [pointer, _I32, _I32, _I32]), name
             )
             if sig.args[0].ndim == 2:
-                start, _ = _row_address(context, b, sig.args[0], args[0], args[1])
+                start, _ = row_address(context, b, sig.args[0], args[0], args[1])
             else:
                 size = ir.Constant(_I64, sig.args[0].dtype.bitwidth // 8)
                 start = _address(context, b, sig.args[0], args[0], b.mul(args[1], size))
             with cgutils.for_range(b, args[2]) as loop:
                 line = b.inttoptr(b.add(start, b.shl(loop.index, ir.Constant(_I64, 6))), pointer)
-                b.call(ask, [line, _I32(0), _I32(3), _I32(1)])
+                b.call(ask, [line, _I32(0), _I32(2), _I32(1)])
             return context.get_dummy_value()
 
         return types.void(array, types.int64, types.int64), codegen

@@ -17,7 +17,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from skeg.ann.kernels.simd import _address, _call, _dpbusd512, _load, _row_address, _splat, _vec
+from skeg.ann.kernels.simd import _address, _call, _dpbusd512, _load, _splat, _vec, row_address
 from skeg.jit import FAMILY, JIT_DISABLED, kernel
 
 GROUP = 16
@@ -91,7 +91,7 @@ def _make_sum_group(n_queries: int, powers: int) -> Any:
         typingctx: Any, groups: Any, group: Any, digits: Any, start: Any, sums: Any, first: Any, column: Any
     ) -> Any:
         def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
-            code, length = _row_address(context, b, sig.args[0], args[0], args[1])
+            code, length = row_address(context, b, sig.args[0], args[0], args[1])
             query = _address(context, b, sig.args[2], args[2], b.shl(args[3], _int(2)))
             zero = ir.Constant(ints, [0] * ints.count)
             for part in range(0, 64, width):
@@ -115,7 +115,7 @@ def _make_sum_group(n_queries: int, powers: int) -> Any:
                     for low in range(1, powers):
                         shift = ir.Constant(ints, [low] * ints.count)
                         total = b.add(total, b.ashr(b.load(accs[q][low]), shift))
-                    row, _ = _row_address(context, b, sig.args[4], args[4], b.add(args[5], _int(q)))
+                    row, _ = row_address(context, b, sig.args[4], args[4], b.add(args[5], _int(q)))
                     at = b.add(row, b.shl(b.add(args[6], _int(part // 4)), _int(2)))
                     b.store(total, b.inttoptr(at, ints.as_pointer()), align=4)
             return context.get_dummy_value()
@@ -188,11 +188,11 @@ def _make_store_lanes() -> Any:
         def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
             ints, flags = _vec(_I32, GROUP), _vec(ir.IntType(1), GROUP)
             lanes = b.bitcast(b.trunc(args[0], ir.IntType(GROUP)), flags)
-            start, _ = _row_address(context, b, sig.args[2], args[2], args[3])
+            start, _ = row_address(context, b, sig.args[2], args[2], args[3])
             found = _load(b, b.add(start, b.shl(args[4], _int(2))), ints)
             rows = b.add(_broadcast(b, b.trunc(args[1], _I32), GROUP), ir.Constant(ints, list(range(GROUP))))
             for i, values in enumerate((rows, found)):
-                out, _ = _row_address(context, b, sig.args[5], args[5], _int(i))
+                out, _ = row_address(context, b, sig.args[5], args[5], _int(i))
                 at = b.inttoptr(b.add(out, b.shl(args[6], _int(2))), ints.as_pointer())
                 name = "llvm.x86.avx512.mask.compress.v16i32"
                 b.store(_call(b, name, ints, [values, ir.Constant(ints, [0] * GROUP), lanes]), at, align=4)
@@ -243,7 +243,7 @@ def _make_group_passes() -> Any:
         def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
             floats = _vec(_F32, GROUP)
             scale_at = _address(context, b, sig.args[0], args[0], b.mul(args[1], _int(2 * GROUP * 4)))
-            row, _ = _row_address(context, b, sig.args[2], args[2], args[3])
+            row, _ = row_address(context, b, sig.args[2], args[2], args[3])
             sums16 = _load(b, b.add(row, b.shl(args[4], _int(2))), _vec(_I32, GROUP))
             step16, least16 = _broadcast(b, args[5], GROUP), _broadcast(b, args[8], GROUP)
             shift16 = _broadcast(b, b.fneg(b.fmul(args[5], args[6])), GROUP)
@@ -329,7 +329,7 @@ def _make_tile(n_queries: int, n_rows: int, *, squares: bool) -> Any:
         def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
             def starts(i: int, count: int) -> list[Any]:
                 row_numbers = [b.add(args[i + 1], _int(j)) for j in range(count)]
-                return [_row_address(context, b, sig.args[i], args[i], number)[0] for number in row_numbers]
+                return [row_address(context, b, sig.args[i], args[i], number)[0] for number in row_numbers]
 
             query_starts, row_starts = starts(0, n_queries), starts(2, n_rows)
             dim = b.extract_value(context.make_array(sig.args[0])(context, b, args[0]).shape, 1)
@@ -351,7 +351,7 @@ def _make_tile(n_queries: int, n_rows: int, *, squares: bool) -> Any:
             with b.if_then(b.icmp_unsigned("!=", rest, _int(0))):
                 add(b.mul(whole, _int(4 * LANES)), lambda at: _load_part(b, at, rest))
             for q in range(n_queries):
-                start, _ = _row_address(context, b, sig.args[4], args[4], _int(q))
+                start, _ = row_address(context, b, sig.args[4], args[4], _int(q))
                 for r, total in enumerate(_fold(b, [b.load(acc) for acc in sums[q]])):
                     at = b.add(start, b.shl(b.add(args[5], _int(r)), _int(2)))
                     b.store(b.fneg(total) if squares else total, b.inttoptr(at, _F32.as_pointer()), align=4)
@@ -387,7 +387,7 @@ def _make_products_pass() -> Any:
         def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
             floats = _vec(_F32, GROUP)
             offset = b.shl(args[2], _int(2))
-            row, _ = _row_address(context, b, sig.args[0], args[0], args[1])
+            row, _ = row_address(context, b, sig.args[0], args[0], args[1])
             found = _load(b, b.add(row, offset), floats)
             scale = _load(b, _address(context, b, sig.args[3], args[3], offset), floats)
             return _lanes_mask(b, b.fcmp_ordered(">=", found, b.fmul(scale, _broadcast(b, args[4], GROUP))))

@@ -1,7 +1,8 @@
 """Best-first walk over a proximity graph, steered by codes.
 
-GreedySearch of DiskANN (Subramanya et al., NeurIPS 2019, algorithm 1) with a bounded sorted pool; the start is the best
-of a table of entry rows, scored in one sequential sweep (`nearest_entry`), instead of one medoid.
+GreedySearch of DiskANN (Subramanya et al., NeurIPS 2019, algorithm 1) with a bounded sorted pool. A search starts from
+the cells nearest to the query (`skeg.ann.kernels.cells`), construction, before there are cells, from the nearest of a
+table of entry rows, scored in one sequential sweep (`nearest_entry`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from skeg.ann.kernels.pool import PAST_EVERY_KEY, distance_of, insert, pack, row_of
+from skeg.ann.kernels.pool import bar_of, join, key_within, pack, row_of
 from skeg.ann.kernels.score import PREFETCH_AHEAD, ask_for, estimate_of, lines_of, product_of
 from skeg.ann.kernels.simd import prefetch_row
 from skeg.jit import kernel
@@ -20,23 +21,27 @@ DAMAGED = -1
 
 
 class Graph(NamedTuple):
-    """Neighbor lists and where to start.
-
-    links uint32, flat; the neighbors of row u are ``links[starts[u]:ends[u]]``; entries uint32, rows to start from.
-    """
+    """Neighbor lists: links uint32, flat; the neighbors of row u are ``links[starts[u]:ends[u]]``."""
 
     links: Any
     starts: Any
     ends: Any
-    entries: Any
+
+
+class Entries(NamedTuple):
+    """Rows that walks of a construction may start from: rows uint32, and their codes (`Codes`)."""
+
+    rows: Any
+    codes: Any
 
 
 class Scratch(NamedTuple):
     """One thread's work space, never shared.
 
-    pool int64, at least the list size + 1; tags uint8 (n,) with epoch uint8 (1,): rows seen by the walk under way;
-    todo int64, at least the longest neighbor list; expanded int64: rows in the order of their expansion, as many as
-    fit; counters int64 (4,): scored rows, expanded rows, and room to return how many rows ``expanded`` holds.
+    pool int64, at least the capacity + 1; tags uint8 (n,) with epoch uint8 (1,): rows seen by the walk under way;
+    todo int64, at least the longest neighbor list and 8; expanded int64: rows in the order of their expansion, as many
+    as fit; counters int64 (4,): rows scored, expanded and re-ranked, and room to return how many rows ``expanded``
+    holds; keys int64, products int32 and estimates float32: for runs of rows and of centroids.
     """
 
     pool: Any
@@ -45,6 +50,9 @@ class Scratch(NamedTuple):
     todo: Any
     expanded: Any
     counters: Any
+    keys: Any
+    products: Any
+    estimates: Any
 
 
 @kernel(inline=True)
@@ -58,9 +66,9 @@ def next_epoch(scratch: Any) -> Any:
 
 
 @kernel()
-def nearest_entry(n_entries: Any, entry_codes: Any, query: Any) -> Any:
-    """Best of the first ``n_entries`` entries by estimate; gives (its number, its estimate). Twin: argmax."""
-    scheme, packed, factors, vectors = entry_codes
+def nearest_entry(n_entries: Any, entries: Any, query: Any) -> Any:
+    """Best of the first ``n_entries`` entries by estimate; gives (its row, its estimate). Twin: argmax."""
+    scheme, packed, factors, vectors = entries.codes
     digits, table, step, bias, weight = query
     best = np.int64(0)
     nearest = np.float32(-np.inf)
@@ -70,7 +78,7 @@ def nearest_entry(n_entries: Any, entry_codes: Any, query: Any) -> Any:
         if estimate > nearest:
             nearest = estimate
             best = np.int64(i)
-    return best, nearest
+    return np.int64(entries.rows[best]), nearest
 
 
 @kernel(inline=True)
@@ -95,56 +103,59 @@ def _gather_unseen(graph: Any, row: Any, scratch: Any, epoch: Any) -> Any:
     return count
 
 
-@kernel()
-def walk(graph: Any, start: Any, nearness: Any, codes: Any, query: Any, bounds: Any, scratch: Any) -> Any:
-    """Walk from the row ``start``, of estimate ``nearness``, until nothing worth expanding is left in the pool.
+@kernel(inline=True)
+def begin_at(row: Any, nearness: Any, scratch: Any) -> Any:
+    """Begin a walk at one row, of estimate ``nearness``; gives the pool's size."""
+    scratch.tags[row] = next_epoch(scratch)
+    scratch.pool[0] = pack(-nearness, row)
+    return 1
 
-    bounds = (list size, rows to expand, k, margin): the pool keeps the nearest ``list size`` rows met; of these the
-    first ``rows to expand`` are expanded, and only rows whose distance is within ``margin`` (float32) of the k-th in
-    the pool join it or are expanded. With a finite margin a walk is as long as its query is hard: the adaptive beam
-    search of Al-Jazzazi et al. (NeurIPS 2025), with a difference in place of a ratio, applied also to what enters the
-    pool.
+
+@kernel()
+def walk(graph: Any, codes: Any, query: Any, bounds: Any, scratch: Any, size: Any) -> Any:
+    """Walk on from what is in the pool, ``size`` keys, until nothing worth expanding is left in it.
+
+    bounds as in `skeg.ann.kernels.pool.Bounds`: the pool keeps the nearest ``capacity`` rows met; of these the first
+    ``n_expand`` are expanded, but only rows whose distance is within ``margin`` of the k-th in the pool. With a finite
+    margin a walk is as long as its query is hard: the adaptive beam search of Al-Jazzazi et al. (NeurIPS 2025), with a
+    difference in place of a ratio, applied also to what enters the pool.
 
     Gives the pool's size, or `DAMAGED`. ``scratch.pool`` then holds the keys (distance = -estimate) of the rows kept,
     nearest first, ``scratch.expanded`` the rows expanded and ``scratch.counters`` what it cost. Each hop gathers the
     unseen neighbors, scores them with prefetch and inserts those that are near enough; the links of the next row in
     line are prefetched before that.
 
-    Requires a pool of ``list_size + 1`` and a start that exists. Twin: ``reference.walk``.
+    Requires a walk begun by `begin_at` or `skeg.ann.kernels.cells.begin_in_cells`. Twin: ``reference.walk``.
     """
-    list_size, n_expand, k, margin = bounds
+    _, n_expand, k, margin, _ = bounds
     pool = scratch.pool
-    epoch = next_epoch(scratch)
-    pool[0] = pack(-nearness, start)
-    scratch.tags[start] = epoch
-    size = 1
+    epoch = scratch.epoch[0]
     cursor = np.int64(0)
     n_expanded = 0
     scheme, packed, factors, vectors = codes
     digits, table, step, bias, weight = query
     todo = scratch.todo
     n_lines = lines_of(scheme, packed, vectors)
-    limit = PAST_EVERY_KEY
-    worst = PAST_EVERY_KEY if list_size > 1 else pool[0]
+    bar = bar_of(pool, size, bounds)
     while cursor < min(size, n_expand):
         key = pool[cursor]
         if key & np.int64(1):
             cursor += 1
             continue
-        if key > limit:
+        if key > key_within(pool, size, k, margin):
             break
         pool[cursor] = key | np.int64(1)
         row = row_of(key)
         if n_expanded < scratch.expanded.shape[0]:
             scratch.expanded[n_expanded] = row
         n_expanded += 1
-        if cursor + 1 < size:
-            prefetch_row(graph.links, np.int64(graph.starts[row_of(pool[cursor + 1])]), 3)
+        cursor += 1
+        if cursor < size:
+            prefetch_row(graph.links, np.int64(graph.starts[row_of(pool[cursor])]), 3)
         count = _gather_unseen(graph, row, scratch, epoch)
         if count < 0:
             return DAMAGED
         scratch.counters[0] += count
-        cursor += 1
         for i in range(min(count, PREFETCH_AHEAD)):
             ask_for(scheme, packed, factors, vectors, todo[i], n_lines)
         for i in range(count):
@@ -153,15 +164,9 @@ def walk(graph: Any, start: Any, nearness: Any, codes: Any, query: Any, bounds: 
                 ask_for(scheme, packed, factors, vectors, todo[i + PREFETCH_AHEAD], n_lines)
             product = product_of(scheme, packed, vectors, digits, table, todo[i])
             key = pack(-estimate_of(product, factors, todo[i], step, bias, weight), todo[i])
-            if key < worst:
-                place = insert(pool, size, list_size, key)
-                if size < list_size:
-                    size += 1
-                if place < k <= size and margin < np.float32(np.inf):
-                    limit = pack(distance_of(pool[k - 1]) + margin, 0)
-                worst = min(limit, pool[size - 1]) if size == list_size else limit
-                if place < cursor:
-                    cursor = place
+            if key < bar:
+                size, bar, place = join(pool, size, bounds, key)
+                cursor = min(cursor, place)
     scratch.counters[1] += n_expanded
-    scratch.counters[2] = min(n_expanded, scratch.expanded.shape[0])
+    scratch.counters[3] = min(n_expanded, scratch.expanded.shape[0])
     return size

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from skeg.ann.kernels import connect
-from skeg.ann.kernels.score import Codes
 from skeg.ann.metric import METRICS
 from tests import reference
 
@@ -28,7 +27,7 @@ def test_reach_is_a_breadth_first_search(rng, n):
         reached = set(rng.permutation(n)[: rng.integers(0, n // 3 + 1)].tolist())
         source = int(rng.integers(n))
         expected = reference.reach(lists, source, reached)
-        found, marked = reached_from(reference.graph_of(lists, [0]), source, reached)
+        found, marked = reached_from(reference.graph_of(lists), source, reached)
         assert expected == found
         assert sorted(reached | set(expected)) == marked
 
@@ -37,8 +36,8 @@ def attach_all(vectors, lists, max_degree, *, metric="l2", rounds_max=50):
     """(lists, rounds) after repairing from row 0 until every row is reached, as a build does."""
     n = len(lists)
     build = reference.build_rows(vectors, metric)
-    graph = reference.graph_of(lists, [0], slots=max_degree + 2)
-    entries = Codes(4, build.steering.codes[:1], build.steering.factors[:1], build.steering.vectors)
+    graph = reference.graph_of(lists, slots=max_degree + 2)
+    entries = reference.entries_of(build.steering, [0])
     settings = METRICS[metric], 8, np.float32(1.1), max_degree
     scratch = reference.scratch_for(n, 8, max_degree + 2)
     protected, digits = np.zeros(len(graph.links), np.uint8), np.zeros(128, np.int8)
@@ -102,7 +101,7 @@ def test_a_lost_row_hangs_on_the_nearest_row_that_was_reached(rng):
 @pytest.mark.parametrize("n", [1, 2, 17])
 def test_packing_renames_rows_and_keeps_each_list(rng, n):
     lists = reference.random_lists(rng, n, 5)
-    graph = reference.graph_of(lists, [0], slots=7)
+    graph = reference.graph_of(lists, slots=7)
     order = rng.permutation(n).astype(np.uint32)
     new_row = np.argsort(order).astype(np.uint32)
     n_links = sum(map(len, lists))

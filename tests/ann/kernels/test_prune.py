@@ -7,7 +7,7 @@ import pytest
 
 from skeg.ann.kernels import prune
 from skeg.ann.kernels.pool import row_of
-from skeg.ann.kernels.score import Codes, score_rows
+from skeg.ann.kernels.score import score_rows
 from skeg.ann.kernels.walk import DAMAGED
 from skeg.ann.metric import METRICS
 from skeg.jit import kernel
@@ -128,14 +128,13 @@ def _rebuilt(steering, rows, row):
     return everything, one[:65]
 
 
-def chosen(build, graph, points, *, span, list_size, degree):
+def chosen(build, graph, entries, points, *, span, list_size, degree):
     """(status, neighbors, degrees) of new rows; degree -1 where the kernel wrote none."""
     neighbors, degrees = np.zeros((len(points), degree), np.uint32), np.full(len(points), -1, np.int32)
     pool_size = prune.CANDIDATES * list_size
-    entries = graph.entries
-    entry_codes = Codes(4, build.steering.codes[entries], build.steering.factors[entries], build.steering.vectors)
     status = prune.choose_neighbors(
-        np.array(points, np.uint32), span, graph, len(entries), build.steering, entry_codes, build.rows,
+        np.array(points, np.uint32), span, graph, len(entries),
+        build.steering, reference.entries_of(build.steering, entries), build.rows,
         (build.metric, list_size, np.float32(1.1), degree),
         reference.scratch_for(build.n, pool_size, len(graph.links) // build.n, n_expanded=build.n + pool_size),
         np.zeros(128, np.int8), np.zeros(build.n + 2 * pool_size, np.int64), (neighbors, degrees),
@@ -147,9 +146,9 @@ def chosen(build, graph, points, *, span, list_size, degree):
 def test_new_rows_choose_among_what_their_walk_met(rng, metric):
     """With a pool for all rows every reachable row is expanded, so the twin can prune all of them."""
     build = reference.build_rows(vectors_of(rng, 14, 17), metric)
-    graph = reference.graph_of([[(row + 1) % 10] for row in range(10)] + [[]] * 4, [0, 5, 7], slots=6)
+    graph = reference.graph_of([[(row + 1) % 10] for row in range(10)] + [[]] * 4, slots=6)
     points = [11, 13, 10, 12]
-    status, neighbors, degrees = chosen(build, graph, points, span=(1, 4), list_size=16, degree=4)
+    status, neighbors, degrees = chosen(build, graph, [0, 5, 7], points, span=(1, 4), list_size=16, degree=4)
     assert 0 == status
     assert -1 == degrees[0], "outside the span"
     for i in (1, 2, 3):
@@ -159,16 +158,16 @@ def test_new_rows_choose_among_what_their_walk_met(rng, metric):
 
 def test_a_row_that_the_walk_meets_is_not_its_own_neighbor(rng):
     build = reference.build_rows(vectors_of(rng, 4, 3))
-    graph = reference.graph_of([[1], [2], [3], [0]], [0], slots=3)
-    _, neighbors, degrees = chosen(build, graph, [2], span=(0, 1), list_size=4, degree=3)
+    graph = reference.graph_of([[1], [2], [3], [0]], slots=3)
+    _, neighbors, degrees = chosen(build, graph, [0], [2], span=(0, 1), list_size=4, degree=3)
     assert degrees[0] > 0
     assert 2 not in neighbors[0, : degrees[0]]
 
 
 def test_a_damaged_graph_ends_the_choice(rng):
     build = reference.build_rows(vectors_of(rng, 4, 3))
-    graph = reference.graph_of([[1], [9], [3], [0]], [0])
-    assert DAMAGED == chosen(build, graph, [2], span=(0, 1), list_size=4, degree=2)[0]
+    graph = reference.graph_of([[1], [9], [3], [0]])
+    assert DAMAGED == chosen(build, graph, [0], [2], span=(0, 1), list_size=4, degree=2)[0]
 
 
 def test_lists_are_written_to_their_rows():
@@ -202,7 +201,7 @@ def reversed_edges(rng, lists, groups, slots, max_degree):
     """(rows, lists before, lists after) of adding the edges ``groups`` (target -> sources)."""
     n = len(lists)
     rows = reference.build_rows(vectors_of(rng, n, 3)).rows
-    graph = reference.graph_of(lists, [0], slots=slots)
+    graph = reference.graph_of(lists, slots=slots)
     ends = np.cumsum([len(sources) for sources in groups.values()]).astype(np.int64)
     sources = np.array([s for group in groups.values() for s in group], np.uint32)
     arrays = np.array(list(groups), np.uint32), ends, sources
@@ -227,7 +226,7 @@ def test_reverse_edges_are_appended_while_there_is_room_and_pruned_when_not(rng)
 
 def test_only_the_nearest_of_too_many_candidates_are_considered(rng):
     rows = reference.build_rows(vectors_of(rng, 30, 3)).rows
-    graph = reference.graph_of([[]] * 30, [0], slots=4)
+    graph = reference.graph_of([[]] * 30, slots=4)
     groups = np.array([0], np.uint32), np.array([29], np.int64), np.arange(1, 30, dtype=np.uint32)
     settings = METRICS["l2"], 8, np.float32(1.2), 4
     prune.add_reverse_edges(
@@ -240,7 +239,7 @@ def test_only_the_nearest_of_too_many_candidates_are_considered(rng):
 def test_lists_beyond_the_maximum_degree_are_pruned_and_others_left_alone(rng):
     lists = [[5, 4, 3, 2, 1], [0, 2], [], [0, 1, 2, 4, 5], [5, 3, 1], [4]]
     rows = reference.build_rows(vectors_of(rng, 6, 3)).rows
-    graph = reference.graph_of(lists, [0], slots=5)
+    graph = reference.graph_of(lists, slots=5)
     settings = METRICS["l2"], 8, np.float32(1.1), 3
     prune.trim_lists((0, 5), graph.links, 5, graph.ends, rows, settings, np.zeros(8, np.int64), np.zeros(3, np.uint32))
     after = reference.lists_of(graph)

@@ -1,0 +1,142 @@
+"""Where a search starts: the cells nearest to the query, swept from one end to the other.
+
+Rows are stored cell by cell, so the codes of a cell are one run of memory. Reading a row of such a run costs a tenth of
+what a row costs that a walk jumps to, and what the sweep leaves in the pool are good places to walk on from. Centroids
+are found in two steps, as in a two-level inverted file (IVF: Jegou, Douze & Schmid, TPAMI 2011, section IV): first
+those of regions, then those of the cells in the nearest regions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from skeg.ann.kernels.pool import PAST_EVERY_KEY, bar_of, join, pack, row_of
+from skeg.ann.kernels.score import ask_for, score_run
+from skeg.ann.kernels.simd import prefetch_row
+from skeg.ann.kernels.walk import DAMAGED, next_epoch
+from skeg.jit import kernel
+
+REGIONS = 4
+"""Regions whose cells are looked at."""
+
+CELLS = 4
+"""Cells that are swept."""
+
+ROWS_A_CELL = 256
+"""Rows of a cell that are swept at most; a walk finds the others."""
+
+
+STREAM_LINES = 32
+"""Cache lines of each cell's codes that are asked for before the first cell is swept."""
+
+
+class Cells(NamedTuple):
+    """How rows are divided.
+
+    regions uint32 (n_regions + 1,): the cells of region r are ``regions[r]`` to ``regions[r + 1]``; cells uint32
+    (n_cells + 1,): the rows of cell c are ``cells[c]`` to ``cells[c + 1]``; root: the row from which every other can be
+    reached. The centroids of all regions, then of all cells, are `Codes`.
+    """
+
+    regions: Any
+    cells: Any
+    root: Any
+
+
+@kernel(inline=True)
+def take_least(keys: Any, count: Any) -> Any:
+    """The smallest of ``keys[:count]``, which is replaced by `PAST_EVERY_KEY`. Two passes without a branch."""
+    least = PAST_EVERY_KEY
+    for i in range(count):
+        least = min(least, keys[i])
+    for i in range(count):
+        keys[i] = PAST_EVERY_KEY if keys[i] == least else keys[i]
+    return least
+
+
+@kernel()
+def _keys_of_run(codes: Any, query: Any, first: Any, count: Any, work: Any, keys: Any) -> None:
+    """Write the keys of rows first to first + count - 1 to ``keys[:count]``; work = (products, estimates)."""
+    products, estimates = work
+    score_run(codes, query, first, count, products, estimates)
+    for i in range(count):
+        keys[i] = pack(-estimates[i], first + i)
+
+
+@kernel()
+def nearest_cells(cells: Any, centroids: Any, query: Any, work: Any, keys: Any, found: Any) -> Any:
+    """Write the numbers of the nearest cells to ``found`` (int64, `CELLS` of them); gives how many, or `DAMAGED`.
+
+    keys int64 (n_regions + n_cells,) and work = (products int32, estimates float32), as long, are overwritten.
+    Twin: ``reference.nearest_cells``.
+    """
+    n_regions = np.int64(cells.regions.shape[0] - 1)
+    n_cells = np.int64(cells.cells.shape[0] - 1)
+    _keys_of_run(centroids, query, np.int64(0), n_regions, work, keys)
+    near = keys[n_regions:]
+    n_near = np.int64(0)
+    for _ in range(min(np.int64(REGIONS), n_regions)):
+        region = row_of(take_least(keys, n_regions))
+        first = np.int64(cells.regions[region])
+        stop = np.int64(cells.regions[region + 1])
+        if stop < first or stop > n_cells or n_near + stop - first > n_cells:
+            return np.int64(DAMAGED)
+        _keys_of_run(centroids, query, n_regions + first, stop - first, work, near[n_near:])
+        n_near += stop - first
+    n_found = min(np.int64(CELLS), n_near)
+    for i in range(n_found):
+        found[i] = row_of(take_least(near, n_near)) - n_regions
+    return n_found
+
+
+@kernel()
+def _sweep(first: Any, count: Any, codes: Any, query: Any, bounds: Any, scratch: Any, size: Any) -> Any:
+    """Offer ``count`` rows from ``first`` on to the pool and mark them as seen; gives the pool's size."""
+    keys = scratch.keys
+    _keys_of_run(codes, query, first, count, (scratch.products, scratch.estimates), keys)
+    epoch = scratch.epoch[0]
+    for i in range(count):
+        scratch.tags[first + i] = epoch
+    bar = bar_of(scratch.pool, size, bounds)
+    for i in range(count):
+        if keys[i] < bar:
+            size, bar, _ = join(scratch.pool, size, bounds, keys[i])
+    return size
+
+
+@kernel()
+def begin_in_cells(cells: Any, centroids: Any, codes: Any, query: Any, bounds: Any, scratch: Any) -> Any:
+    """Begin a walk: sweep the nearest cells into the pool; gives the pool's size, or `DAMAGED`.
+
+    bounds as in `walk`. The root is offered too, so that a pool without bounds leads to every row.
+    Twin: ``reference.begin_in_cells``.
+    """
+    found = scratch.todo
+    work = (scratch.products, scratch.estimates)
+    n_found = nearest_cells(cells, centroids, query, work, scratch.keys, found)
+    if n_found == DAMAGED:
+        return np.int64(DAMAGED)
+    n = np.int64(scratch.tags.shape[0])
+    for i in range(n_found):
+        first = np.int64(cells.cells[found[i]])
+        if first < n:
+            prefetch_row(scratch.tags, first, 1)
+            ask_for(codes.scheme, codes.codes, codes.factors, codes.vectors, first, np.int64(STREAM_LINES))
+    next_epoch(scratch)
+    size = np.int64(0)
+    scored = np.int64(cells.regions.shape[0] - 1)
+    for i in range(n_found):
+        first = np.int64(cells.cells[found[i]])
+        stop = np.int64(cells.cells[found[i] + 1])
+        if stop < first or stop > n:
+            return np.int64(DAMAGED)
+        count: Any = min(stop - first, np.int64(ROWS_A_CELL))
+        size = _sweep(first, count, codes, query, bounds, scratch, size)
+        scored += count
+    if scratch.tags[cells.root] != scratch.epoch[0]:
+        size = _sweep(np.int64(cells.root), np.int64(1), codes, query, bounds, scratch, size)
+        scored += 1
+    scratch.counters[0] += scored
+    return size
