@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from skeg.ann import Index, build_index
-from skeg.ann.calibration import EXPAND_FACTOR, EXPAND_LEAST, Calibration
+from skeg.ann.calibration import Calibration
 from skeg.errors import ParameterError
 from tests.indexes import KINDS, METRICS, built
 
@@ -42,7 +42,13 @@ def test_the_slack_is_what_an_exact_scan_needs(tmp_path, wordnet):
 def test_margins_are_interpolated_and_go_on_with_the_logarithm(list_size, margin):
     n_expand, found = Calibration(margins=TABLE).bounds_for(10, list_size, 10**6)
     assert pytest.approx(margin, abs=1e-6) == found
-    assert EXPAND_LEAST <= n_expand <= EXPAND_FACTOR * list_size
+    assert max(3, list_size - 7) <= n_expand <= 2 * list_size
+
+
+def test_many_hits_take_as_many_expanded_rows():
+    """A list no longer than the hits wanted is short of margin, not of rows."""
+    rows = [Calibration(margins=TABLE).bounds_for(k, k, 10**6)[0] for k in (10, 30, 100, 1000)]
+    assert [3, 23, 93, 993] == rows
 
 
 def test_margins_count_from_the_last_hit_that_is_wanted():
