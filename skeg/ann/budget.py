@@ -18,8 +18,8 @@ from skeg.mapped import scratch_array
 BASE_BYTES = 224 << 20
 """What the interpreter, NumPy, Numba, compiled kernels and the sample take: 200 MB measured, and some room."""
 
-BYTES_A_ROW = 64
-"""Scales, sums, norms, factors, orders and tags of one row during a build, in all."""
+BYTES_A_ROW = 96
+"""Scales, sums, norms, factors, orders, tags and cells of one row during a build, in all."""
 
 IN_FILES_FROM = 256 << 20
 """Codes of this size and more go to files even without a limit: they are read seldom, the page cache can drop them."""

@@ -32,7 +32,16 @@ from skeg.ann.metric import metric_number
 from skeg.ann.parallel import Workers, spans, thread_count
 from skeg.ann.params import DEFAULT_LIST_SIZE, DIM_MAX, ROWS_MAX, GraphParams, default_kind
 from skeg.ann.progress import ProgressCallback, Reporter
-from skeg.ann.quantizers import KINDS, Quantizer, UniformQuantizer, encode_rows, factors_of, fit_quantizer, sample_rows
+from skeg.ann.quantizers import (
+    KINDS,
+    Quantizer,
+    UniformQuantizer,
+    encode_rows,
+    factor_columns,
+    factors_of,
+    fit_quantizer,
+    sample_rows,
+)
 from skeg.ann.segment import GraphSegment, SegmentData, write_segment
 from skeg.ann.sources import VectorSource, open_source, read_ids
 from skeg.ann.transform import RowTransform
@@ -166,9 +175,11 @@ class _Pipeline:
             steering, fine, own = self._sample(source, n)
             memory = self._budget(n, steering, fine, own)
             encoded = self._encode(source, n, memory, steering, fine, own)
-            graph = self._graph(encoded, n, memory)
+            builder = self._graph(encoded, n, memory)
             partition = self._order(encoded, n)
-            self._write(source, row_ids, encoded, partition, graph.finish(partition.order))
+            graph = builder.finish(partition.order)
+            del builder  # its lists with their slack take twice what the finished ones take
+            self._write(source, row_ids, encoded, partition, graph, memory)
         with disk_errors(self._spool, "remove"):
             self._spool.unlink(missing_ok=True)
         self._verify()
@@ -216,6 +227,7 @@ class _Pipeline:
     ) -> _Encoded:
         report = self._reporter.stage("encode", n)
         extra = own is not steering and own is not fine
+        columns = factor_columns(self._metric)
         steering_codes = memory.array((n, steering.row_bytes), np.uint8)
         fine_codes = memory.array((n, fine.row_bytes), np.uint8)
         own_rows = n if extra and self._kind != "f32" else 0
@@ -228,7 +240,7 @@ class _Pipeline:
             fine_sums=np.empty(n, np.int32),
             squares=np.empty(n, np.float32),
             own_codes=memory.array((own_rows, own.row_bytes), np.uint8),
-            own_factors=np.empty((n, 2), np.float32),
+            own_factors=np.empty((n, columns), np.float32),
         )  # fmt: skip
         pieces = spans(n, ROWS_A_BLOCK)
         done = [0] * len(pieces)
@@ -246,10 +258,10 @@ class _Pipeline:
                 own_codes, scales, own_squares = encode_rows(own, block)
                 if own_rows:
                     result.own_codes[here] = own_codes
-                result.own_factors[here] = factors_of(scales, own_squares, self._metric)
+                result.own_factors[here] = factors_of(scales, own_squares, self._metric)[:, :columns]
             else:
                 scales = (result.steering_scales if own is steering else result.fine_scales)[here]
-                result.own_factors[here] = factors_of(scales, squares, self._metric)
+                result.own_factors[here] = factors_of(scales, squares, self._metric)[:, :columns]
             done[piece] = stop - start
 
         self._workers.run(len(pieces), work, lambda: report(sum(done)))
@@ -296,6 +308,7 @@ class _Pipeline:
         encoded: _Encoded,
         partition: Partition,
         graph: BuiltGraph,
+        memory: BuildMemory,
     ) -> None:
         n = len(ids)
         report = self._reporter.stage("write", n)
@@ -309,6 +322,7 @@ class _Pipeline:
             SegmentData(encoded.own, ids, codes, encoded.own_factors, partition, graph, vectors),
             ROWS_A_BLOCK,
             report,
+            memory.array,
         )
         self._count, self._dim = n, source.dim
         self._figures = {

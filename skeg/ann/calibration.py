@@ -44,9 +44,9 @@ EXPAND_FACTOR = 2
 
 EXPAND_STEP = 4
 EXPAND_FEWER = 7
-"""A list of L rows for k hits expands no more than 3 + 4 (L - k) rows either, though at least L - 7: lists hardly longer
-than the hits wanted buy little recall for little time. Three rows for ten hits found .91 of them at 1.3 times the
-queries/s that ten rows gave for .95 (117,620 x 96)."""
+"""A list of L rows for k hits expands no more than 3 + 4 (L - k) rows either, though at least L - 7: lists hardly
+longer than the hits wanted buy little recall for little time. Three rows for ten hits found .91 of them at 1.3 times
+the queries/s that ten rows gave for .95 (117,620 x 96)."""
 
 ERROR_ROWS = 64
 """Nearest rows of a sampled query by which the error of the codes is measured."""

@@ -8,6 +8,7 @@ build has in memory anyway. Nothing depends on the number of threads.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 import numpy as np
@@ -74,7 +75,7 @@ class Partitioner:
         """Divide all rows."""
         rows = np.arange(len(self._scales), dtype=np.uint32)
         n_cells = max(1, round(len(rows) / CELL_ROWS))
-        n_regions = min(n_cells, round(2 * n_cells**0.5))
+        n_regions = min(n_cells, round(1.5 * n_cells**0.5))
         centroids = self._train(rows, n_regions, 4 * SAMPLE_ROWS, 0)
         labels = np.zeros(len(rows), np.int32)
         pieces = spans(len(rows), ROWS_A_CALL)
@@ -143,12 +144,18 @@ class Centroids:
     Under cosine every vector counts with length 1.
     """
 
-    def __init__(self, partition: Partition, metric: str, dim: int) -> None:
+    def __init__(
+        self,
+        partition: Partition,
+        metric: str,
+        dim: int,
+        new_array: Callable[[tuple[int, ...], npt.DTypeLike], npt.NDArray[Any]] = np.zeros,
+    ) -> None:
         self._metric = metric
         self._regions = partition.regions.astype(np.int64)
         self._cells = partition.cells.astype(np.int64)
         n_regions = len(self._regions) - 1
-        self._sums = np.zeros((n_regions + len(self._cells) - 1, dim), np.float32)
+        self._sums = new_array((n_regions + len(self._cells) - 1, dim), np.float32)
         self._of_cells = self._sums[n_regions:]
         self._done = 0
 

@@ -29,14 +29,14 @@ mean           f4        (dim,)              subtracted before rotation
 signs          i1        (rounds, dim)       random signs of the rotation
 codebook       f4        (m, 256, sub_dim)   centroids of pq, else (0, 0, 0)
 codes          u1        (n, row_bytes)      codes; no rows for f32
-factors        f4        (n, 2)              scale and offset of each row
+factors        f4        (n, 1 or 2)         scale of each row; with the metric l2 also its offset
 links          u4        (n_links,)          neighbor lists, packed
 offsets        u4        (n + 1,)            list of row u: links[offsets[u]:offsets[u + 1]]
 root           u4        (1,)                row from which every other can be reached
 regions        u4        (n_regions + 1,)    cells of region r: regions[r] to regions[r + 1]
 cells          u4        (n_cells + 1,)      rows of cell c: cells[c] to cells[c + 1]
 centroid_codes    u1     (c, row_bytes)      codes of the mean vectors of regions, then of cells; no rows for f32
-centroid_factors  f4     (c, 2)              their factors
+centroid_factors  f4     (c, 1 or 2)         their factors
 centroid_vectors  f4     (c, dim)            the means themselves, for f32 only; c = n_regions + n_cells
 =============  ========  ==================  ==============================================================
 """

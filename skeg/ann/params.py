@@ -66,7 +66,7 @@ class GraphParams:
         return cls(**{**default_graph(metric, dim), **chosen})
 
     def entries_for(self, n: int) -> int:
-        """Size of the entry table for n rows: about 0.4 times the square root, in whole 64s, at most n.
+        """Rows that walks of the construction may start from: about 0.4 times the square root of n, in whole 64s.
 
         128, 256 and 512 entries for 117,659 rows led to equally long walks, and scoring an entry is not free.
         """

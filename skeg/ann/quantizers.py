@@ -92,6 +92,11 @@ def factors_of(scales: Float32s, squares: Float32s, metric: str) -> Float32s:
     return np.stack([scales, offsets], axis=1)
 
 
+def factor_columns(metric: str) -> int:
+    """Columns of factors that are not all zero: graph indexes keep no others."""
+    return 2 if metric == "l2" else 1
+
+
 @attrs.frozen(eq=False)
 class UniformQuantizer:
     """b bits a dimension on a uniform grid: kinds int8, tq4, tq2, tq1, and binary without the rotation."""

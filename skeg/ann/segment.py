@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -15,7 +16,7 @@ from skeg.ann.format import ANY, HOT, SEGMENT, VECTORS, Manifest, Shapes, check_
 from skeg.ann.kernels.connect import check_lists, reach
 from skeg.ann.kernels.kmeans import N_CENTROIDS, SUB_DIM
 from skeg.ann.parallel import spans
-from skeg.ann.quantizers import KINDS, Quantizer, encode_rows, factors_of, restore_quantizer
+from skeg.ann.quantizers import KINDS, Bytes2D, Quantizer, encode_rows, factor_columns, factors_of, restore_quantizer
 from skeg.ann.transform import Float32s
 from skeg.ann.vamana import BuiltGraph
 from skeg.container import Section, write_container
@@ -39,14 +40,14 @@ def _hot_shapes(n: int, dim: int) -> Shapes:
         "signs": ("i1", (ANY, dim)),
         "codebook": ("f4", (ANY, ANY, ANY)),
         "codes": ("u1", (ANY, ANY)),
-        "factors": ("f4", (n, 2)),
+        "factors": ("f4", (n, ANY)),
         "links": ("u4", (ANY,)),
         "offsets": ("u4", (n + 1,)),
         "root": ("u4", (1,)),
         "regions": ("u4", (ANY,)),
         "cells": ("u4", (ANY,)),
         "centroid_codes": ("u1", (ANY, ANY)),
-        "centroid_factors": ("f4", (ANY, 2)),
+        "centroid_factors": ("f4", (ANY, ANY)),
         "centroid_vectors": ("f4", (ANY, dim)),
     }
 
@@ -68,18 +69,23 @@ class SegmentData:
 
 
 def write_segment(
-    folder: AnyPath, data: SegmentData, rows_a_block: int, report: Callable[[int], None]
+    folder: AnyPath,
+    data: SegmentData,
+    rows_a_block: int,
+    report: Callable[[int], None],
+    new_array: Callable[[tuple[int, ...], npt.DTypeLike], npt.NDArray[Any]] = np.zeros,
 ) -> dict[str, int]:
     """Write vectors.skg and index.skg into a new segment folder of ``folder``; gives the bytes of each.
 
-    report is called with the number of rows whose vectors are written. Raises `StorageError` when the disk is full.
+    report is called with the number of rows whose vectors are written; new_array gives the array of the centroids.
+    Raises `StorageError` when the disk is full.
     """
     place = Path(folder) / SEGMENT
     with disk_errors(place, "make the folder"):
         place.mkdir()
     order = data.partition.order
     dim = data.quantizer.transform.dim
-    centroids = Centroids(data.partition, data.quantizer.transform.metric, dim)
+    centroids = Centroids(data.partition, data.quantizer.transform.metric, dim, new_array)
     with write_container(place / VECTORS, {"file": "vectors"}, vector_sections(len(order), dim)) as writer:
         for start, stop in spans(len(order), rows_a_block):
             block = data.vectors(order[start:stop])
@@ -96,7 +102,7 @@ def _write_hot(path: Path, data: SegmentData, centroids: Float32s, rows_a_block:
     transform = data.quantizer.transform
     ids = data.ids[order]
     is_f32 = data.quantizer.kind == "f32"
-    centroid_codes, scales, squares = encode_rows(data.quantizer, centroids)
+    centroid_codes, centroid_factors = _encode_in_blocks(data.quantizer, centroids, rows_a_block)
     arrays: dict[str, npt.NDArray[np.generic]] = {
         "ids": ids,
         "id_order": np.argsort(ids, kind="stable").astype(np.uint32),
@@ -110,7 +116,7 @@ def _write_hot(path: Path, data: SegmentData, centroids: Float32s, rows_a_block:
         "regions": data.partition.regions,
         "cells": data.partition.cells,
         "centroid_codes": centroid_codes,
-        "centroid_factors": factors_of(scales, squares, transform.metric),
+        "centroid_factors": centroid_factors,
         "centroid_vectors": centroids if is_f32 else centroids[:0],
     }
     sections = [Section(name, array.dtype, array.shape) for name, array in arrays.items()]
@@ -120,6 +126,17 @@ def _write_hot(path: Path, data: SegmentData, centroids: Float32s, rows_a_block:
             writer.append(name, array)
         for start, stop in spans(len(data.codes), rows_a_block):
             writer.append("codes", data.codes[order[start:stop]])
+
+
+def _encode_in_blocks(quantizer: Quantizer, vectors: Float32s, rows_a_block: int) -> tuple[Bytes2D, Float32s]:
+    """Codes and factors of vectors, so many at a time: turned vectors take as much memory as they do."""
+    codes, factors = [], []
+    for start, stop in spans(len(vectors), rows_a_block):
+        some, scales, squares = encode_rows(quantizer, vectors[start:stop])
+        codes.append(some)
+        metric = quantizer.transform.metric
+        factors.append(factors_of(scales, squares, metric)[:, : factor_columns(metric)])
+    return np.concatenate(codes), np.concatenate(factors)
 
 
 class GraphSegment:
@@ -179,12 +196,14 @@ class GraphSegment:
             raise CorruptError(self.hot.path, "sections 'regions' and 'cells'", expected="one at least", found="none")
         n_centroids = len(self.regions) + len(self.cells) - 2
         is_f32 = quantizer.kind == "f32"
+        columns = factor_columns(quantizer.transform.metric)
         subspaces = -(-quantizer.transform.dim // SUB_DIM)
         wanted = {
             "codebook": (subspaces, N_CENTROIDS, SUB_DIM) if quantizer.kind == "pq" else (0, 0, 0),
             "codes": (0 if is_f32 else n, quantizer.row_bytes),
             "centroid_codes": (0 if is_f32 else n_centroids, quantizer.row_bytes),
-            "centroid_factors": (n_centroids, 2),
+            "factors": (n, columns),
+            "centroid_factors": (n_centroids, columns),
             "centroid_vectors": (n_centroids if is_f32 else 0, quantizer.transform.dim),
         }
         for name, shape in wanted.items():
@@ -273,7 +292,8 @@ class GraphSegment:
                 codes, scales, squares = encode_rows(self.quantizer, self.vectors[start:stop])
             except VectorError as error:
                 return [self._finding(f"vector of row {start + (error.row or 0)}", error.expected, error.found)]
-            factors = factors_of(scales, squares, self.quantizer.transform.metric)
+            metric = self.quantizer.transform.metric
+            factors = factors_of(scales, squares, metric)[:, : factor_columns(metric)]
             wrong = ~np.isclose(factors, self.factors[start:stop], rtol=1e-3, atol=1e-6).all(axis=1)
             if len(codes):
                 wrong |= (codes != self.codes[start:stop]).mean(axis=1) > CODE_TOLERANCE

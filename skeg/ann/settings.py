@@ -24,7 +24,7 @@ class Settings:
     k: Any
     search_list_size: Any
     rerank: Any
-    numbers: tuple[int, int, int, int, int, np.float32, np.float32, int]
+    numbers: tuple[int, int, int, int, int, float, float, int]
     n_hits: int
     list_size: int
     capacity: int
@@ -80,5 +80,5 @@ class SearchSettings:
         else:
             depth, slack = max(as_int("rerank", rerank, 1, LIST_SIZE_MAX), n_hits), np.float32(np.inf)
         capacity = max(n_expand, depth)
-        numbers = (*self._fixed, capacity, n_expand, margin, slack, depth)
+        numbers = (*self._fixed, capacity, n_expand, float(margin), float(slack), depth)
         return Settings(k, search_list_size, rerank, numbers, n_hits, list_size, capacity)

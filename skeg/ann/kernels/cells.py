@@ -18,7 +18,7 @@ from skeg.ann.kernels.simd import prefetch_row
 from skeg.ann.kernels.walk import DAMAGED, next_epoch
 from skeg.jit import kernel
 
-REGIONS = 4
+REGIONS = 3
 """Regions whose cells are looked at."""
 
 CELLS = 4
