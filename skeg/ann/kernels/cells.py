@@ -19,10 +19,12 @@ from skeg.ann.kernels.walk import DAMAGED, next_epoch
 from skeg.jit import kernel
 
 REGIONS = 3
-"""Regions whose cells are looked at."""
+"""Regions whose cells are looked at. Of 105 regions, 3 led to the same recall as 4 of 140 for 34 centroids less; 2 of
+140 lost .005 (.952 with lists of 12 rows, 117,620 x 96)."""
 
 CELLS = 4
-"""Cells that are swept."""
+"""Cells that are swept. On 117,620 x 96 a search for recall .95 took 15.9, 14.2 and 12.9 us with 1, 2 and 4; on
+117,659 x 384 2, 4 and 6 measured alike."""
 
 ROWS_A_CELL = 256
 """Rows of a cell that are swept at most; a walk finds the others."""
@@ -126,7 +128,7 @@ def begin_in_cells(cells: Any, centroids: Any, codes: Any, query: Any, bounds: A
             ask_for(codes.scheme, codes.codes, codes.factors, codes.vectors, first, np.int64(STREAM_LINES))
     next_epoch(scratch)
     size = np.int64(0)
-    scored = np.int64(cells.regions.shape[0] - 1)
+    scored = np.int64(0)
     for i in range(n_found):
         first = np.int64(cells.cells[found[i]])
         stop = np.int64(cells.cells[found[i] + 1])

@@ -12,8 +12,8 @@ from skeg.ann.kernels.simd import prefetch_row
 from skeg.jit import kernel
 
 LINES_AHEAD = 128
-"""Cache lines of stored vectors asked for ahead of the one being scored, two rows at least: 8 rows of 96 dimensions
-took a microsecond less for 20 rows than 2 rows did."""
+"""Cache lines of stored vectors asked for ahead of the one being scored, two rows at least: 8 rows ahead took a
+microsecond less than 2 for 20 rows of 96 dimensions; 128 lines measured as 48 and 512."""
 
 MISSING_ID = np.uint64(0xFFFFFFFFFFFFFFFF)
 

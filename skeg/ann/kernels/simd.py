@@ -187,7 +187,7 @@ dot_bytes = _make_dot_bytes()
 
 
 def _make_prefetch_row() -> Any:
-    """Ask the cache for the first 64-byte lines of a row; never faults, changes nothing."""
+    """Ask the second-level cache for the first 64-byte lines of a row; never faults, changes nothing."""
     if FAMILY == "portable":
 
         @kernel(inline=True)
