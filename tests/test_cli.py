@@ -301,13 +301,15 @@ def test_command_runs_as_a_program(files):
     master, slave = os.openpty()
     target = files / "program.index"
     command = [sys.executable, "-m", "skeg", "build", files / "base.npy", target, "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=slave, check=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=slave)
     os.close(slave)
     drawn = b""
     with open(master, "rb", buffering=0) as terminal:
-        while chunk := _read(terminal):
+        while chunk := _read(terminal):  # while it runs: a terminal that nobody reads stops whoever draws on it
             drawn += chunk
-    assert str(target) == json.loads(done.stdout)["index"]
+    out, _ = process.communicate()
+    assert 0 == process.returncode
+    assert str(target) == json.loads(out)["index"]
     assert b"\x1b[" in drawn
 
 
