@@ -39,8 +39,8 @@ class Scratch(NamedTuple):
     """One thread's work space, never shared.
 
     pool int64, at least the capacity + 1; tags uint8 (n,) with epoch uint8 (1,): rows seen by the walk under way;
-    todo int64, at least the longest neighbor list and 8; expanded int64: rows in the order of their expansion, as many
-    as fit; counters int64 (4,): rows scored, expanded and re-ranked, and room to return how many rows ``expanded``
+    todo int64, at least the longest neighbor list and 4; expanded int64: rows in the order of their expansion, as many
+    as fit; counters int64 (4,): rows scored, rows expanded, a spare one, and how many rows ``expanded``
     holds; keys int64, products int32 and estimates float32: for runs of rows and of centroids.
     """
 
