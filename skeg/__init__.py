@@ -1,7 +1,7 @@
-"""skeg: vector search in Python and Numba, over memory-mapped files.
+"""skeg: vector search in Python and Numba, over memory-mapped files, and a crash-safe key-value store.
 
-`skeg.ann` holds the indexes. It is loaded on first use, so `import skeg` costs little and does not load Numba.
-Every error that skeg raises on purpose is a `SkegError`.
+`skeg.ann` holds the indexes, `skeg.kv` the store. Each is loaded on first use, so `import skeg` costs little and does
+not load Numba. Every error that skeg raises on purpose is a `SkegError`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from skeg.errors import (
     ReadOnlyError,
     SkegError,
     StorageError,
+    ValueTypeError,
     VectorError,
     VersionTooNewError,
 )
 
 if TYPE_CHECKING:
-    from skeg import ann
+    from skeg import ann, kv
 
 __version__ = "0.1.0"
 
@@ -40,13 +41,15 @@ __all__ = [
     "ReadOnlyError",
     "SkegError",
     "StorageError",
+    "ValueTypeError",
     "VectorError",
     "VersionTooNewError",
     "__version__",
     "ann",
+    "kv",
 ]
 
-_LOADED_ON_FIRST_USE = ("ann",)
+_LOADED_ON_FIRST_USE = ("ann", "kv")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,13 +1,12 @@
 """The command `skeg`: arguments in, one library call, results out.
 
-Results go to stdout (`--json`: one JSON object), progress to stderr and only on a terminal. Exit codes are in
-`EXIT_CODES`. Library modules are imported inside the commands, so that `--help` answers at once.
+Results go to stdout (`--json`: one JSON object), progress to stderr and only on a terminal. Library
+modules are imported inside the commands, so that `--help` answers at once.
 """
 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,33 +14,11 @@ import click
 
 import skeg
 from skeg import report
-from skeg.errors import SkegError, StorageError
-
-EXIT_OK = 0
-EXIT_FINDING = 1
-EXIT_USAGE = 2
-EXIT_FILE = 3
-EXIT_INTERRUPTED = 130
-
-# First match counts: what is wrong with a file is 3, everything else about a request is 2.
-EXIT_CODES: tuple[tuple[type[SkegError], int], ...] = ((StorageError, EXIT_FILE), (SkegError, EXIT_USAGE))
+from skeg.cli_common import Commands, existing_path, json_option, show, show_findings
+from skeg.cli_kv import kv
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
-
-
-class _Commands(click.Group):
-    """Turns the library's errors and Ctrl-C into a message and an exit code, never a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except SkegError as error:
-            click.echo(f"skeg: {error}", err=True)
-            ctx.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
-        except KeyboardInterrupt:
-            click.echo("skeg: interrupted", err=True)
-            ctx.exit(EXIT_INTERRUPTED)
 
 
 def _size(text: str) -> int:
@@ -66,9 +43,6 @@ def _rows_file(text: str) -> str:
     return text
 
 
-_EXISTING = click.Path(exists=True, path_type=Path)
-
-_json = click.option("--json", "json_output", is_flag=True, help="Print one JSON object.")
 _queries = click.option(
     "--queries", type=_rows_file, metavar="FILE", required=True, help="File of query vectors, in any format of SOURCE."
 )
@@ -76,10 +50,10 @@ _k = click.option("-k", "k", type=int, default=10, show_default=True, help="Answ
 _threads = click.option("--threads", type=int, help="Threads to use. [default: all cores]")
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(skeg.__version__, prog_name="skeg")
 def main() -> None:
-    """Build vector indexes from embedding files, search them and check them.
+    """Build vector indexes from embedding files, search them and check them; read and change key-value stores.
 
     Exit codes: 0 fine, 1 a check found something, 2 wrong usage, 3 a file is damaged, of another kind or can't be used,
     130 interrupted.
@@ -102,7 +76,7 @@ def main() -> None:
 @click.option(
     "--memory-limit", type=_size, metavar="SIZE", help="Memory that the build may allocate, such as 2GiB or 500MB."
 )
-@_json
+@json_option
 def build(source: str, index: Path, ids: str | None, json_output: bool, **settings: Any) -> None:
     """Build the graph index INDEX (a directory) from the vectors in SOURCE.
 
@@ -118,18 +92,18 @@ def build(source: str, index: Path, ids: str | None, json_output: bool, **settin
         build_index(source, index, ids=row_ids, progress=progress, **settings) as built,
     ):
         values = built.stats()
-    _show({"index": str(index), **values}, json_output)
+    show({"index": str(index), **values}, json_output)
 
 
 @main.command()
-@click.argument("index", type=_EXISTING)
+@click.argument("index", type=existing_path)
 @_queries
 @_k
 @click.option("--list-size", type=int, help="Candidates kept during the walk. [default: stored in the index]")
 @click.option("--exact", is_flag=True, help="Compare with every vector instead of walking the graph.")
 @_threads
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write .npy (ids) or .ndjson instead.")
-@_json
+@json_option
 def search(
     index: Path, queries: str, k: int, list_size: int | None, out: Path | None, json_output: bool, **how: Any
 ) -> None:
@@ -148,7 +122,7 @@ def search(
         hits = opened.search(read_rows(queries), k, **how)
     if out is not None:
         save_answers(out, hits)
-        _show({"out": str(out), "queries": len(hits.ids), "k": k}, json_output)
+        show({"out": str(out), "queries": len(hits.ids), "k": k}, json_output)
     elif json_output:
         click.echo(report.as_json({"k": k, "answers": report.answer_rows(hits)}))
     else:
@@ -156,18 +130,18 @@ def search(
 
 
 @main.command()
-@click.argument("path", type=_EXISTING)
-@_json
+@click.argument("path", type=existing_path)
+@json_option
 def inspect(path: Path, json_output: bool) -> None:
     """Say what PATH (an index directory or any file in one) is and holds."""
     from skeg.describe import describe
 
-    _show(describe(path), json_output)
+    show(describe(path), json_output)
 
 
 @main.command()
-@click.argument("path", type=_EXISTING)
-@_json
+@click.argument("path", type=existing_path)
+@json_option
 def verify(path: Path, json_output: bool) -> None:
     """Check PATH (an index directory or a file in one) and exit with 1 when something is wrong.
 
@@ -175,23 +149,18 @@ def verify(path: Path, json_output: bool) -> None:
     """
     from skeg.describe import check
 
-    findings = check(path)
-    if json_output:
-        click.echo(report.as_json({"path": str(path), "ok": not findings, "findings": findings}))
-    else:
-        click.echo("\n".join(finding["message"] for finding in findings) or f"{path}: no findings")
-    sys.exit(EXIT_FINDING if findings else EXIT_OK)
+    show_findings(path, check(path), json_output)
 
 
 @main.command()
-@click.argument("index", type=_EXISTING)
+@click.argument("index", type=existing_path)
 @_queries
 @_k
 @click.option(
     "--truth", type=_rows_file, metavar="FILE", help="File of the true ids (queries x K or more). [default: computed]"
 )
 @click.option("--list-sizes", type=_numbers, metavar="N,N,...", help="Search list sizes to measure, such as 16,32,64.")
-@_json
+@json_option
 def evaluate(
     index: Path, queries: str, k: int, truth: str | None, list_sizes: list[int] | None, json_output: bool
 ) -> None:
@@ -206,10 +175,10 @@ def evaluate(
 
 
 @main.command()
-@click.argument("index", type=_EXISTING)
+@click.argument("index", type=existing_path)
 @_queries
 @click.option("--recall", type=float, required=True, help="Recall at 10 to reach, between 0 and 1.")
-@_json
+@json_option
 def tune(index: Path, queries: str, recall: float, json_output: bool) -> None:
     """Find the smallest search list size that reaches a recall, and store it in INDEX."""
     from skeg.ann import Index
@@ -217,23 +186,23 @@ def tune(index: Path, queries: str, recall: float, json_output: bool) -> None:
 
     with Index.open(index) as opened:
         list_size = opened.tune(read_rows(queries), recall=recall)
-    _show({"index": str(index), "recall": recall, "search_list_size": list_size}, json_output)
+    show({"index": str(index), "recall": recall, "search_list_size": list_size}, json_output)
 
 
 @main.command()
-@_json
+@json_option
 def warmup(json_output: bool) -> None:
     """Compile every kernel into the cache, so that the first search of a new process starts at once."""
     from skeg.warmup import warm_up
 
     with report.progress_bar() as progress:
         values = warm_up(progress=progress)
-    _show(values, json_output)
+    show(values, json_output)
 
 
 @main.command()
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
-@_json
+@json_option
 def demo(folder: Path | None, json_output: bool) -> None:
     """Index the bundled text embeddings, answer questions in words, show recall and speed.
 
@@ -246,5 +215,4 @@ def demo(folder: Path | None, json_output: bool) -> None:
     click.echo(report.as_json(result) if json_output else report.demo_text(result))
 
 
-def _show(values: dict[str, Any], json_output: bool) -> None:
-    click.echo(report.as_json(values) if json_output else report.facts(values))
+main.add_command(kv)

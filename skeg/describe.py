@@ -55,14 +55,13 @@ def describe(path: AnyPath) -> dict[str, Any]:
         return {**header, "meta": dict(container.meta), "sections": sections}
 
 
-def check(path: AnyPath) -> list[dict[str, Any]]:
+def check(path: AnyPath) -> list[CorruptError]:
     """Everything wrong with an index directory, its manifest or one of its files.
 
     Returns
     -------
-    list of dict
-        Empty when all is well; else `path`, `problem`, `message` and what else is known (`offset`, `expected`,
-        `found`), for a damaged file as well as for links or codes that don't fit.
+    list of CorruptError
+        Empty when all is well; for a damaged file as well as for links or codes that don't fit.
 
     Raises
     ------
@@ -83,14 +82,9 @@ def check(path: AnyPath) -> list[dict[str, Any]]:
             findings = []
     except CorruptError as error:
         findings = [error]
-    return [_plain(finding) for finding in findings]
+    return findings
 
 
 def _files(folder: Path) -> list[dict[str, Any]]:
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     return [{"file": str(file.relative_to(folder)), "bytes": file.stat().st_size} for file in files]
-
-
-def _plain(finding: Any) -> dict[str, Any]:
-    known = {name: getattr(finding, name, None) for name in ("path", "problem", "offset", "expected", "found")}
-    return {**{name: value for name, value in known.items() if value is not None}, "message": str(finding)}

@@ -57,6 +57,19 @@ class NotFoundError(SkegError, KeyError):
         return self.what
 
 
+class ValueTypeError(SkegError, ValueError):
+    """The value of a key does not spell an integer of 64 bits, as the operation needs."""
+
+    def __init__(self, key: bytes, value: bytes) -> None:
+        self.key = key
+        self.value = value
+        super().__init__(key, value)
+
+    def __str__(self) -> str:
+        found = repr(self.value) if len(self.value) <= 40 else f"{self.value[:40]!r}... ({len(self.value)} bytes)"
+        return f"value of key {self.key!r}: expected an integer of 64 bits, found {found}"
+
+
 class ClosedError(SkegError, ValueError):
     """The object was closed, or belongs to the parent of a forked process."""
 

@@ -70,8 +70,8 @@ JIT_DISABLED: bool = bool(config.DISABLE_JIT)
 def _sources_hash() -> str:
     digest = hashlib.sha256()
     here = Path(__file__)
-    for path in [here, *sorted((here.parent / "ann" / "kernels").glob("*.py"))]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in [here, *sorted(here.parent.glob("*/kernels/*.py"))]:
+        digest.update(path.relative_to(here.parent).as_posix().encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

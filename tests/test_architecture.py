@@ -17,8 +17,8 @@ LAYERS: list[list[str]] = [
     ["skeg.errors"],
     ["skeg.checks", "skeg.binary", "skeg.jit"],
     ["skeg.files", "skeg.mapped"],
-    ["skeg.layout", "skeg.container"],
-    ["skeg.ann.kernels", "skeg.ann.kernels.*"],
+    ["skeg.fileops", "skeg.signed", "skeg.layout", "skeg.container"],
+    ["skeg.ann.kernels", "skeg.ann.kernels.*", "skeg.kv.kernels", "skeg.kv.kernels.*"],
     [
         "skeg.ann.arrays",
         "skeg.ann.metric",
@@ -45,12 +45,32 @@ LAYERS: list[list[str]] = [
     ["skeg.ann.index", "skeg.ann.flat"],
     ["skeg.ann.build"],
     ["skeg.ann"],
+    ["skeg.kv.format", "skeg.kv.manifest", "skeg.kv.cache"],
+    ["skeg.kv.entries", "skeg.kv.index", "skeg.kv.options", "skeg.kv.arguments"],
+    ["skeg.kv.hints", "skeg.kv.scan"],
+    ["skeg.kv.segments"],
+    ["skeg.kv.log", "skeg.kv.recovery"],
+    ["skeg.kv.shard"],
+    ["skeg.kv.snapshot", "skeg.kv.compaction"],
+    ["skeg.kv.maintenance", "skeg.kv.verify", "skeg.kv.backup", "skeg.kv.opening"],
+    ["skeg.kv.statistics", "skeg.kv.parts"],
+    ["skeg.kv.store"],
+    ["skeg.kv.aio", "skeg.kv.transfer"],
+    ["skeg.kv"],
     ["skeg"],
     ["skeg.report"],
     ["skeg.describe", "skeg.exchange", "skeg.warmup", "skeg.demo"],
+    ["skeg.cli_common"],
+    ["skeg.cli_kv"],
     ["skeg.cli"],
     ["skeg.__main__"],
 ]
+
+# The packages of kernels, each with those of its modules that are made of intrinsics.
+KERNELS = {
+    "skeg.ann.kernels": ("skeg.ann.kernels.simd", "skeg.ann.kernels.bundle"),
+    "skeg.kv.kernels": ("skeg.kv.kernels.intrinsics",),
+}
 
 CORE = {"numpy", "numba", "llvmlite", "xxhash", "attrs", "click"}
 
@@ -58,6 +78,8 @@ CORE = {"numpy", "numba", "llvmlite", "xxhash", "attrs", "click"}
 LATE_IMPORTS: dict[str, dict[str, str]] = {
     "skeg.jit": {"llvmlite": "the CPU's features are not needed with the JIT disabled"},
     "skeg.cli": {"skeg.*": "`skeg --help` answers without loading Numba"},
+    "skeg.cli_kv": {"skeg.*": "as skeg.cli"},
+    "skeg.kv.scan": {"skeg.*": "a small store opens without loading Numba"},
     "skeg.report": {"rich.*": "optional extra `cli`"},
     "skeg.ann.tables": {"h5py": "optional extra `bench`", "pyarrow*": "optional extra `parquet`"},
 }
@@ -110,7 +132,7 @@ def test_third_party_packages_are_the_core_dependencies(module):
     assert set() == outside - CORE - late
 
 
-@pytest.mark.parametrize("module", [name for name in modules() if name.startswith("skeg.ann.kernels")])
+@pytest.mark.parametrize("module", [name for name in modules() if name.startswith(tuple(KERNELS))])
 def test_kernels_know_only_numpy_numba_jit_and_each_other(module):
     allowed = (
         "__future__",
@@ -121,7 +143,7 @@ def test_kernels_know_only_numpy_numba_jit_and_each_other(module):
         "numba",
         "llvmlite",
         "skeg.jit",
-        "skeg.ann.kernels",
+        next(package for package in KERNELS if module.startswith(package)),
     )
     foreign = [name for name, _ in imports(module) if not any(name == a or name.startswith(f"{a}.") for a in allowed)]
     assert [] == foreign
@@ -136,8 +158,8 @@ def test_numba_is_spelled_in_one_place(module):
     numba_names = {name for name in used if name.split(".")[-1] in {"jit", "njit", "vectorize", "guvectorize", "cfunc"}}
     intrinsics = {name for name in used if name.split(".")[-1] in {"intrinsic", "overload"}}
     assert set() == numba_names
-    assert not intrinsics or module.startswith(("skeg.ann.kernels.simd", "skeg.ann.kernels.bundle"))
-    if not module.startswith("skeg.ann.kernels"):
+    assert not intrinsics or module.startswith(tuple(name for names in KERNELS.values() for name in names))
+    if not module.startswith(tuple(KERNELS)):
         assert [] == [name for name, _ in imports(module) if name.split(".")[0] in {"numba", "llvmlite"}]
 
 
@@ -151,8 +173,8 @@ def test_imports_inside_functions_are_listed_with_a_reason(module):
 
 @pytest.mark.parametrize("module", modules())
 def test_the_disk_is_written_through_one_door(module):
-    """Only files and mapped (and the container on top of them) map, rename, sync or remove files."""
-    doors = {"skeg.files", "skeg.mapped", "skeg.container"}
+    """Only files, fileops and mapped (and the container on top of them) map, rename, sync or remove files."""
+    doors = {"skeg.files", "skeg.fileops", "skeg.mapped", "skeg.container"}
     low_level = {"mmap", "fcntl", "msvcrt", "shutil"} & {name.split(".")[0] for name, _ in imports(module)}
     calls = {dotted(node.func) for node in ast.walk(tree(module)) if isinstance(node, ast.Call)}
     writes = calls & {

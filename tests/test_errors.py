@@ -19,6 +19,7 @@ from skeg.errors import (
     ReadOnlyError,
     SkegError,
     StorageError,
+    ValueTypeError,
     VectorError,
     VersionTooNewError,
 )
@@ -28,6 +29,11 @@ EXAMPLES = [
     (VectorError("queries", expected="a", found="b"), "queries: expected a, found b"),
     (VectorError("vectors", expected="a", found="b", row=7), "vectors, row 7: expected a, found b"),
     (NotFoundError("id 3"), "id 3"),
+    (ValueTypeError(b"k", b"x"), "value of key b'k': expected an integer of 64 bits, found b'x'"),
+    (
+        ValueTypeError(b"k", b"1" * 50),
+        f"value of key b'k': expected an integer of 64 bits, found {b'1' * 40!r}... (50 bytes)",
+    ),
     (ClosedError("x was closed"), "x was closed"),
     (MissingExtraError("Parquet", "parquet"), "Parquet needs an optional package: pip install 'pyskeg[parquet]'"),
     (StorageError("/a b", "no space"), "/a b: no space"),
@@ -42,6 +48,7 @@ BUILTINS = {
     ParameterError: ValueError,
     VectorError: ValueError,
     NotFoundError: KeyError,
+    ValueTypeError: ValueError,
     ClosedError: ValueError,
     MissingExtraError: ImportError,
     StorageError: OSError,

@@ -6,8 +6,7 @@ An index is a folder::
     INDEX/segment-000001/vectors.skg    the stored vectors (cold: read for exact scores)
     INDEX/segment-000001/index.skg      codes, graph, ids, quantizer (hot)
 
-manifest.json is canonical JSON (sorted keys, no spaces) of one object whose key ``checksum`` holds the XXH3-64 of the
-canonical JSON of the object without that key, as 16 hexadecimal digits. The other keys are the fields of `Manifest`.
+manifest.json has the form of `skeg.signed`; its keys are the fields of `Manifest`.
 The two ``.skg`` files are containers (`skeg.container`); their meta names what they are (``{"file": "vectors"}`` or
 ``{"file": "graph" | "flat"}``). Rows are numbered alike in every section. In a
 graph index they stand cell by cell, the cells region by region (`skeg.ann.cells`).
@@ -43,7 +42,6 @@ centroid_vectors  f4     (c, dim)            the means themselves, for f32 only;
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -54,11 +52,11 @@ import attrs
 import numpy as np
 
 from skeg.ann.metric import METRICS
-from skeg.binary import canonical_json, checksum
 from skeg.checks import as_choice, as_int
 from skeg.container import Container, Section
 from skeg.errors import CorruptError, FormatError, ParameterError, StorageError, VersionTooNewError
 from skeg.files import AnyPath, atomic_write_bytes
+from skeg.signed import check_signed, pack_signed, parse_signed
 
 FORMAT = "skeg-index"
 VERSION = (1, 0)
@@ -120,12 +118,7 @@ def pack_manifest(manifest: Manifest) -> bytes:
     """Bytes of manifest.json."""
     fields = attrs.asdict(manifest)
     fields["version"] = list(manifest.version)
-    return _pack(fields)
-
-
-def _pack(fields: dict[str, Any]) -> bytes:
-    digest = f"{checksum(canonical_json('manifest', fields)):016x}"
-    return canonical_json("manifest", {**fields, "checksum": digest})
+    return pack_signed(fields)
 
 
 def unpack_manifest(data: bytes, path: AnyPath) -> Manifest:
@@ -140,13 +133,7 @@ def unpack_manifest(data: bytes, path: AnyPath) -> Manifest:
     CorruptError
         Not valid JSON, a checksum that does not hold, a field missing or with a value that can't be.
     """
-    try:
-        fields = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise CorruptError(path, "manifest is not valid JSON", expected="an object", found=str(error)) from error
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        found = fields.get("format") if isinstance(fields, dict) else type(fields).__name__
-        raise FormatError(path, "not an index manifest", expected=f"format {FORMAT!r}", found=repr(found))
+    fields = parse_signed(data, path, FORMAT, "an index manifest")
     version = fields.get("version")
     if not (isinstance(version, list) and len(version) == 2 and all(type(v) is int for v in version)):
         raise CorruptError(path, "manifest version", expected="two integers", found=repr(version))
@@ -154,11 +141,8 @@ def unpack_manifest(data: bytes, path: AnyPath) -> Manifest:
         newer = version[0] > VERSION[0]
         kind, problem = (VersionTooNewError, "written by a newer skeg") if newer else (FormatError, "no such version")
         raise kind(path, problem, expected=f"version {VERSION[0]}.x", found=repr(version))
-    claimed = fields.pop("checksum", None)
+    check_signed(data, fields, path)
     try:
-        # The bytes and not just what they say: there is no bit whose change goes unnoticed.
-        if data != _pack(fields):
-            raise CorruptError(path, f"manifest does not match its checksum {claimed!r}")
         known = {f.name for f in attrs.fields(Manifest)}
         manifest = Manifest(**{k: v for k, v in fields.items() if k in known} | {"version": tuple(version)})
     except (TypeError, ParameterError) as error:

@@ -1,0 +1,244 @@
+"""The store for programs that must not wait: many operations in one call, one commit for all of them.
+
+`AsyncStore.submit` executes operations at once and in order, and returns their results with a sequence number. The
+results may be shown to others when that number is durable (`AsyncStore.durable`). A thread commits what gathered while
+the commit before was under way; nothing is timed, and without work nothing runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Any, Self
+
+from skeg.errors import ClosedError, ParameterError, ReadOnlyError, SkegError, StorageError
+from skeg.kv.arguments import as_delta, as_items, as_key, as_value
+from skeg.kv.log import Round
+from skeg.kv.options import Durability
+from skeg.kv.shard import Shard
+from skeg.kv.store import Store
+
+Operation = tuple[Any, ...]
+"""A name and its arguments, such as ``("set", b"key", b"value")``."""
+
+_Outcome = tuple[Any, Round | None]
+
+
+class Ticket:
+    """What a call of `AsyncStore.submit` did.
+
+    Attributes
+    ----------
+    results : list
+        For each operation its result, or the `SkegError` that it raised.
+    seq : int
+        Sequence number that has to be durable before the results are shown to anybody, 0 if none has. Numbers of one
+        shard grow; those of different shards have nothing to do with each other.
+    """
+
+    __slots__ = ("_done", "_error", "_futures", "results", "waiting")
+
+    def __init__(self, results: list[Any], waiting: dict[Round, Shard]) -> None:
+        self.results = results
+        self.waiting = waiting
+        self._futures: list[asyncio.Future[None]] = []
+        self._done = not waiting
+        self._error: StorageError | None = None
+
+    @property
+    def seq(self) -> int:
+        """Sequence number to wait for, see the class."""
+        return max((round_.last_seq for round_ in self.waiting), default=0)
+
+
+class AsyncStore:
+    """An asynchronous face of a store, which goes on to belong to whoever opened it.
+
+    Operations are named as the methods of `Store`: get, mget, contains, set, set_many, delete, append, incr,
+    set_if_absent, set_if_present, get_set; their arguments follow, without the durability. Use it from the thread of
+    one event loop, in a ``with`` block or with `close`.
+
+    Parameters
+    ----------
+    store : Store
+        An open store.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._parts = store._parts  # noqa: SLF001 - a second face of the same store
+        self._work = threading.Condition(threading.Lock())
+        self._queue: deque[Ticket] = deque()
+        self._closed = False
+        self._thread: threading.Thread | None = None
+
+    def submit(self, operations: Iterable[Operation], *, durability: Durability | None = None) -> Ticket:
+        """Execute operations in order; each sees what those before it did. Nobody else's come between them.
+
+        Parameters
+        ----------
+        operations : iterable of tuple
+            Name and arguments of each.
+        durability : Durability, optional
+            Of all of them, instead of the store's.
+
+        Returns
+        -------
+        Ticket
+            With all results. What they say is not durable before `durable` returns.
+
+        Raises
+        ------
+        ParameterError
+            No such operation; those before it were executed.
+        ClosedError
+            This or the store was closed.
+        """
+        if self._closed:
+            raise ClosedError("the asynchronous store was closed")
+        level = self._parts.level(durability)
+        results: list[Any] = []
+        waiting: dict[Round, Shard] = {}
+        with contextlib.ExitStack() as locks:
+            for shard in self._parts:
+                locks.enter_context(shard.changing() if shard.writable else shard.lock)
+            for operation in operations:
+                try:
+                    results.append(self._execute(operation, level, waiting))
+                except SkegError as error:
+                    results.append(error)
+        ticket = Ticket(results, waiting)
+        if waiting:
+            self._enqueue(ticket)
+        self._parts.written(level)
+        return ticket
+
+    async def durable(self, ticket: Ticket) -> None:
+        """Return when everything that a ticket's results tell of is as durable as was asked for.
+
+        Parameters
+        ----------
+        ticket : Ticket
+            From `submit`.
+
+        Raises
+        ------
+        StorageError
+            The disk refused: the operations that write were taken back.
+        """
+        with self._work:
+            if not ticket._done:  # noqa: SLF001 - of this module
+                future = asyncio.get_running_loop().create_future()
+                ticket._futures.append(future)  # noqa: SLF001
+            else:
+                future = None
+        if future is not None:
+            await future
+        if ticket._error is not None:  # noqa: SLF001
+            raise ticket._error  # noqa: SLF001
+
+    def close(self) -> None:
+        """Commit what was submitted and end the thread; closing twice is allowed. The store stays open."""
+        with self._work:
+            self._closed = True
+            self._work.notify_all()
+        if self._thread is not None:
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _execute(self, operation: Operation, level: Durability, waiting: dict[Round, Shard]) -> Any:
+        name, *arguments = operation
+        if name == "mget":
+            return [self._execute(("get", key), level, waiting) for key in arguments[0]]
+        if name == "set_many":
+            for shard, group in self._parts.split(as_items(arguments[0])):
+                _check_writable(shard)
+                _note(waiting, shard, shard.set_many(group, level))
+            return None
+        run = _OPERATIONS.get(name)
+        if run is None:
+            raise ParameterError("operation", name, f"one of mget, set_many, {', '.join(_OPERATIONS)}")
+        key = as_key(arguments[0])
+        shard = self._parts.of(key)
+        if name not in _READING:
+            _check_writable(shard)
+        result, round_ = run(shard, key, arguments[1:], level)
+        _note(waiting, shard, round_)
+        return result
+
+    def _enqueue(self, ticket: Ticket) -> None:
+        with self._work:
+            self._queue.append(ticket)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="skeg-kv-commits", daemon=True)
+                self._thread.start()
+            self._work.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._work:
+                while not self._queue:
+                    if self._closed:
+                        return
+                    self._work.wait()
+                tickets = list(self._queue)
+                self._queue.clear()
+            for ticket in tickets:
+                for round_, shard in ticket.waiting.items():
+                    try:
+                        shard.log.commit(round_)
+                    except StorageError as error:
+                        ticket._error = error  # noqa: SLF001
+            with self._work:
+                for ticket in tickets:
+                    ticket._done = True  # noqa: SLF001
+                futures = [future for ticket in tickets for future in ticket._futures]  # noqa: SLF001
+            for loop in {future.get_loop() for future in futures}:
+                with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                    loop.call_soon_threadsafe(_resolve, [f for f in futures if f.get_loop() is loop])
+
+
+def _resolve(futures: list[asyncio.Future[None]]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)
+
+
+def _note(waiting: dict[Round, Shard], shard: Shard, round_: Round | None) -> None:
+    if round_ is not None and round_.level is not Durability.NONE:
+        waiting[round_] = shard
+
+
+def _check_writable(shard: Shard) -> None:
+    if not shard.writable:
+        raise ReadOnlyError(shard.folder.path, "opened for reading only")
+
+
+def _contains(shard: Shard, key: bytes) -> _Outcome:
+    value, waiting = shard.get(key)
+    return value is not None, waiting
+
+
+_READING = {"get", "contains"}
+
+_OPERATIONS: dict[str, Callable[[Shard, bytes, list[Any], Durability], _Outcome]] = {
+    "get": lambda shard, key, _, __: shard.get(key),
+    "contains": lambda shard, key, _, __: _contains(shard, key),
+    "set": lambda shard, key, rest, level: (None, shard.set(key, as_value(rest[0]), level)),
+    "delete": lambda shard, key, _, level: shard.delete(key, level),
+    "append": lambda shard, key, rest, level: shard.append(key, as_value(rest[0]), level),
+    "incr": lambda shard, key, rest, level: shard.incr(key, as_delta(rest[0] if rest else 1), level),
+    "set_if_absent": lambda shard, key, rest, level: shard.set_if(key, as_value(rest[0]), level, present=False),
+    "set_if_present": lambda shard, key, rest, level: shard.set_if(key, as_value(rest[0]), level, present=True),
+    "get_set": lambda shard, key, rest, level: shard.get_set(key, as_value(rest[0]), level),
+}

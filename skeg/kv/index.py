@@ -1,0 +1,412 @@
+"""The index in memory: where the record of each key is, without the keys.
+
+A slot has 17 bytes: the key's hash (8), the record's location (8) and a *tag* (1). Between 71 and 92 % of the slots are
+in use, hence less than 25 bytes a key. Different keys may share a hash; then there are several slots of one hash, and
+the caller, who reads the keys from their records, tells them apart by location.
+
+Tables
+    Slots are in tables of at most some 16,000. A directory indexed by the hash's first bits says which table has a hash
+    (extendible hashing: Fagin et al., TODS 1979, section 3): each table has all hashes that start with its own `depth`
+    bits. A table that is full is laid out anew, larger, and when it is large already, as two tables with one bit more.
+    So the index grows in steps of a fraction of a millisecond, and a snapshot costs a copy of only those tables that
+    are changed after it.
+
+Slots
+    Linear probing (Knuth, TAOCP 6.4, algorithm L): a hash is at its *home*, which the bits after the table's own
+    choose, or behind it with no empty slot between. There is no wrapping around: some slots stand behind the last
+    home, and the very last one stays empty. What is compared while probing is the tags, in a bytearray of their own: 0
+    for an empty slot, else taken from the hash's last byte. So `bytearray.find`, which is `memchr`, does all probing at
+    once, however long the run of slots is, and the interpreter looks at about one slot a call. A removed slot keeps its
+    tag, to hold its run together, and has hash and location 0, until its table is laid out anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from copy import copy
+
+import numpy as np
+import numpy.typing as npt
+
+from skeg.kv.format import SEGMENT_SHIFT
+
+U64 = npt.NDArray[np.uint64]
+
+# One above the last hash: where walks over all tables end.
+HASH_END = 1 << 64
+
+# Directory and homes are chosen by the first 30 bits, with which Python computes fastest.
+_TOP_BITS = 30
+_TOP_SHIFT = 64 - _TOP_BITS
+
+# Hash and location as one item.
+_PAIR = np.dtype("V16")
+
+# A table is laid out with 71 % of its homes' slots in use, and anew at 92 %.
+_FILL, _FULL = 0.71, 0.92
+_HOMES_MIN, _HOMES_MAX = 48, 1 << 14
+# With more entries, a table is divided.
+_ENTRIES_MAX = int(_HOMES_MAX * _FILL)
+
+
+class _Table:
+    """The slots of all hashes that start with the same `depth` bits, laid out from an array of its entries.
+
+    Attributes
+    ----------
+    depth : int
+        How many bits the hashes share.
+    homes, mask, shift : int
+        ``(top & mask) * homes >> shift`` is the home of a hash whose first 30 bits are `top`.
+    pairs : array of uint64, shape (slots, 2)
+        Hash and location of each slot.
+    slots : memoryview
+        The same memory, flat: what scalar code reads and writes.
+    tags : bytearray
+        One byte a slot, 0 where it is empty.
+    used, dead, limit : int
+        Slots that aren't empty; those of them that were removed; how many may be used.
+    last : int
+        The last slot that may be used; then the table has to be laid out anew.
+    frozen : bool
+        A snapshot has this table: it must not change any more.
+    """
+
+    __slots__ = ("dead", "depth", "frozen", "homes", "last", "limit", "mask", "pairs", "shift", "slots", "tags", "used")
+
+    def __init__(self, entries: U64, depth: int) -> None:
+        count = len(entries)
+        self.depth = depth
+        self.homes = homes = min(max(int(count / _FILL), _HOMES_MIN), _HOMES_MAX)
+        self.shift = _TOP_BITS - depth
+        self.mask = (1 << self.shift) - 1
+        # Sorted by home, each entry stands at its home or right behind its predecessor. Homes fit 16 bits, for which
+        # NumPy's stable sort is a radix sort.
+        unsorted = (((entries[:, 0] >> _TOP_SHIFT) & self.mask) * homes >> self.shift).astype(np.uint16)
+        order = unsorted.argsort(kind="stable")
+        steps = np.arange(count)
+        places = np.maximum.accumulate(unsorted[order] - steps) + steps
+        # Slots behind the last home: what is needed now and as much again, however unevenly hashes are spread.
+        overhang = max(0, int(places[-1]) + 1 - homes) if count else 0
+        length = homes + 2 * overhang + 16 + homes // 128
+        self.pairs = np.zeros((length, 2), np.uint64)
+        # Items of 16 bytes are moved faster than rows of two.
+        self.pairs.view(_PAIR)[places] = entries.view(_PAIR)[order]
+        self.slots = self.pairs.reshape(-1).data
+        self.tags = bytearray(length)
+        np.frombuffer(self.tags, np.uint8)[places] = np.maximum(self.pairs[places, 0] & 255, 1)
+        self.used, self.dead, self.frozen = count, 0, False
+        self.limit = int(max(homes, count / _FILL) * _FULL)
+        self.last = length - 2
+
+    def copy(self) -> _Table:
+        """Return a table of its own memory that may be changed."""
+        twin = copy(self)
+        twin.pairs = self.pairs.copy()
+        twin.slots = twin.pairs.reshape(-1).data
+        twin.tags = bytearray(self.tags)
+        twin.frozen = False
+        return twin
+
+    def entries(self, wanted: npt.NDArray[np.bool_] | None = None) -> U64:
+        """Return hash and location of each entry, or of the slots that a mask says: shape (n, 2), in no order."""
+        return self.pairs.take(np.flatnonzero(self.pairs[:, 1] if wanted is None else wanted), 0)
+
+    def home(self, key_hash: int) -> int:
+        """Return the slot where probing for a hash starts."""
+        return ((key_hash >> _TOP_SHIFT) & self.mask) * self.homes >> self.shift
+
+    def places(self, key_hash: int) -> list[int]:
+        """Return where in `slots` the entries of a hash are; each location is one further."""
+        tags, slots = self.tags, self.slots
+        tag = key_hash & 255 or 1
+        found = []
+        slot = self.home(key_hash)
+        end = tags.find(0, slot)
+        while (slot := tags.find(tag, slot, end)) >= 0:
+            if slots[slot + slot] == key_hash:
+                found.append(slot + slot)
+            slot += 1
+        return found
+
+    def place(self, key_hash: int, location: int) -> int:
+        """Return where in `slots` an entry is, -1 if nowhere."""
+        slots = self.slots
+        # Nearly always the first slot with the tag. Where there is none, -1 leads to the very last slot, an empty one.
+        slot = self.tags.find(key_hash & 255 or 1, self.home(key_hash))
+        if slots[slot + slot] == key_hash and slots[slot + slot + 1] == location:
+            return slot + slot
+        for place in self.places(key_hash):
+            if slots[place + 1] == location:
+                return place
+        return -1
+
+    def nbytes(self) -> int:
+        """Bytes of the slots, and of the objects around them."""
+        return 17 * len(self.tags) + 600
+
+
+class Frozen:
+    """An index as it was at one moment. It never changes, and any thread may read it without a lock."""
+
+    def __init__(self, tables: list[_Table], count: int) -> None:
+        self._tables = tables
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def tables(self) -> Iterator[tuple[U64, U64]]:
+        """Yield hashes and locations of all entries, table by table."""
+        for table in self._tables:
+            entries = table.entries()
+            yield entries[:, 0], entries[:, 1]
+
+    def locations(self) -> U64:
+        """Return the locations of all entries."""
+        return np.concatenate([locations for _, locations in self.tables()])
+
+
+class Index:
+    """A multimap from key hashes (1 to 2^64 - 1) to locations (1 to 2^64 - 1), no two of which are equal.
+
+    One thread at a time may use it: the caller holds a lock.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._start(0)
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the index takes, without what only snapshots still have."""
+        return 8 * len(self._directory) + sum(table.nbytes() for table in self._tables())
+
+    # Scalar calls
+
+    def find(self, key_hash: int) -> int:
+        """Return a location of a hash, 0 when it has none."""
+        top = key_hash >> _TOP_SHIFT
+        table = self._directory[top >> self._shift]
+        home = (top & table.mask) * table.homes >> table.shift
+        slot = table.tags.find(key_hash & 255 or 1, home)
+        # Where no slot has the tag, -1 leads to the very last slot, an empty one.
+        if table.slots[slot + slot] == key_hash:
+            return table.slots[slot + slot + 1]
+        # That was another hash, nearly always behind the run of slots where this one would be.
+        if slot < table.tags.find(0, home):
+            for place in table.places(key_hash):
+                return table.slots[place + 1]
+        return 0
+
+    def find_all(self, key_hash: int) -> list[int]:
+        """Return all locations of a hash, mostly none or one."""
+        table = self._table(key_hash)
+        return [table.slots[place + 1] for place in table.places(key_hash)]
+
+    def insert(self, key_hash: int, location: int) -> None:
+        """Add an entry, even if there are entries of that hash."""
+        table = self._changeable(self._table(key_hash), key_hash)
+        slot = table.tags.find(0, table.home(key_hash))
+        table.slots[slot + slot] = key_hash
+        table.slots[slot + slot + 1] = location
+        table.tags[slot] = key_hash & 255 or 1
+        table.used += 1
+        self._count += 1
+        if table.used >= table.limit or slot >= table.last:
+            self._lay_out(table, key_hash)
+
+    def replace(self, key_hash: int, old: int, new: int) -> bool:
+        """Set the location of the entry ``(key_hash, old)``; return whether there was one."""
+        table = self._table(key_hash)
+        place = table.place(key_hash, old)
+        if place < 0:
+            return False
+        self._changeable(table, key_hash).slots[place + 1] = new
+        return True
+
+    def remove(self, key_hash: int, old: int) -> bool:
+        """Remove the entry ``(key_hash, old)``; return whether there was one."""
+        table = self._table(key_hash)
+        place = table.place(key_hash, old)
+        if place < 0:
+            return False
+        table = self._changeable(table, key_hash)
+        table.slots[place] = table.slots[place + 1] = 0
+        table.dead += 1
+        self._count -= 1
+        # Memory goes back when a third of it is of no use; the constant spares small tables the trouble.
+        if 3 * table.dead > table.used + 96:
+            self._lay_out(table, key_hash)
+        return True
+
+    # Calls for many
+
+    def insert_new(self, hashes: list[int], locations: list[int]) -> list[int]:
+        """Add the entries whose hash has none yet; return the positions of the others.
+
+        Pair by pair in order: the second of two equal hashes is one of the others. This is `find` and `insert` in one
+        loop without calls, as it is what writing many values costs.
+
+        Parameters
+        ----------
+        hashes, locations : list of int
+            The entries, equally many of both.
+        """
+        directory, directory_shift, before = self._directory, self._shift, self._count
+        present: list[int] = []
+        for position, key_hash in enumerate(hashes):
+            top = key_hash >> _TOP_SHIFT
+            table = directory[top >> directory_shift]
+            if table.frozen:
+                table = self._changeable(table, key_hash)
+            tags = table.tags
+            home = (top & table.mask) * table.homes >> table.shift
+            slot = tags.find(0, home)
+            tag = key_hash & 255 or 1
+            slots = table.slots
+            same = tags.find(tag, home, slot)
+            if same >= 0 and (slots[same + same] == key_hash or table.places(key_hash)):
+                present.append(position)
+                continue
+            slots[slot + slot] = key_hash
+            slots[slot + slot + 1] = locations[position]
+            tags[slot] = tag
+            table.used = used = table.used + 1
+            if used >= table.limit or slot >= table.last:
+                self._count = before + position + 1 - len(present)
+                self._lay_out(table, key_hash)
+                directory, directory_shift = self._directory, self._shift
+        self._count = before + len(hashes) - len(present)
+        return present
+
+    def load(self, hashes: U64, locations: U64) -> None:
+        """Fill an empty index; no entry may occur twice.
+
+        Parameters
+        ----------
+        hashes, locations : array of uint64, shape (n,)
+            The entries, in any order.
+        """
+        assert not self._count, "only an empty index can be loaded"
+        self._start((len(hashes) // _ENTRIES_MAX).bit_length())
+        self._count = len(hashes)
+        numbers = hashes >> _TOP_SHIFT >> self._shift
+        order = numbers.astype(np.uint16 if self._depth <= 16 else np.uint32).argsort(kind="stable")
+        ends = np.bincount(numbers.astype(np.int64), minlength=1 << self._depth).cumsum().tolist()
+        for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            part = order[start:end]
+            self._directory[number] = _Table(np.column_stack((hashes[part], locations[part])), self._depth)
+
+    def freeze(self) -> Frozen:
+        """Return a snapshot: quick, as tables are shared until they change here."""
+        tables = list(self._tables())
+        for table in tables:
+            table.frozen = True
+        return Frozen(tables, self._count)
+
+    # Compaction walks over all tables and lets go of the lock between its calls. What it holds on to is a hash where a
+    # table starts: tables are divided but never joined, so that this stays true, and the walk meets every hash once.
+
+    def in_segment(self, start: int, segment: int) -> tuple[U64, U64, int]:
+        """Return hashes and locations of the entries of one table that are in a segment, and the next table's start.
+
+        Parameters
+        ----------
+        start : int
+            0 or what the last call returned, until that is `HASH_END`.
+        segment : int
+            Id of the segment.
+        """
+        table = self._table(start)
+        found = table.entries(table.pairs[:, 1] >> SEGMENT_SHIFT == segment)
+        return found[:, 0], found[:, 1], _end(table, start)
+
+    def move(self, hashes: U64, old: U64, new: U64) -> npt.NDArray[np.bool_]:
+        """Set the locations of many entries; return for each whether it was still there.
+
+        Parameters
+        ----------
+        hashes, old : array of uint64, shape (n,)
+            The entries as they were.
+        new : array of uint64, shape (n,)
+            Their new locations.
+        """
+        moved = np.zeros(len(hashes), np.bool_)
+        by_hash = hashes.argsort()
+        done = 0
+        while done < len(hashes):
+            first = int(hashes[by_hash[done]])
+            table = self._table(first)
+            last = np.uint64(_end(table, first) - 1)
+            end = int(hashes.searchsorted(last, "right", by_hash))
+            part = by_hash[done:end]
+            part = part[old[part].argsort()]
+            wanted = old[part]
+            # Most slots are in other segments, and a look at both ends is cheaper than a search.
+            slots = np.flatnonzero((table.pairs[:, 1] >= wanted[0]) & (table.pairs[:, 1] <= wanted[-1]))
+            ranks = wanted.searchsorted(table.pairs[slots, 1])
+            hits = wanted[ranks] == table.pairs[slots, 1]
+            if hits.any():
+                part = part[ranks[hits]]
+                self._changeable(table, first).pairs[slots[hits], 1] = new[part]
+                moved[part] = True
+            done = end
+        return moved
+
+    # Tables and directory
+
+    def _start(self, depth: int) -> None:
+        self._depth = depth
+        self._shift = _TOP_BITS - depth
+        self._directory = [_Table(np.zeros((0, 2), np.uint64), depth)] * (1 << depth)
+
+    def _table(self, key_hash: int) -> _Table:
+        return self._directory[key_hash >> _TOP_SHIFT >> self._shift]
+
+    def _tables(self) -> Iterator[_Table]:
+        start = 0
+        while start < HASH_END:
+            table = self._table(start)
+            yield table
+            start = _end(table, start)
+
+    def _put(self, table: _Table, key_hash: int) -> None:
+        """Enter a table in the directory; it has `key_hash`, and all hashes with which that shares ``depth`` bits."""
+        width = 1 << (self._depth - table.depth)
+        start = (key_hash >> _TOP_SHIFT >> self._shift) & -width
+        self._directory[start : start + width] = [table] * width
+
+    def _changeable(self, table: _Table, key_hash: int) -> _Table:
+        """Return the table of a hash, or a copy in its place when a snapshot has it."""
+        if table.frozen:
+            table = table.copy()
+            self._put(table, key_hash)
+        return table
+
+    def _lay_out(self, table: _Table, key_hash: int) -> None:
+        """Lay a table anew, without what was removed, as large as it should be."""
+        entries = table.entries()
+        depth = table.depth
+        # Hashes that are not spread evenly may share many bits. Dividing their table again and again would make the
+        # directory large, and the table hardly smaller: it has to do with at most four times the average.
+        if not _ENTRIES_MAX < len(entries) <= 4 * (self._count >> depth):
+            self._put(_Table(entries, depth), key_hash)
+            return
+        if depth == self._depth:
+            self._directory = [table for table in self._directory for _ in range(2)]
+            self._depth += 1
+            self._shift -= 1
+        bit = 1 << (63 - depth)
+        upper = entries[:, 0] & bit != 0
+        self._put(_Table(entries.compress(~upper, 0), depth + 1), key_hash & ~bit)
+        self._put(_Table(entries.compress(upper, 0), depth + 1), key_hash | bit)
+
+
+def _end(table: _Table, key_hash: int) -> int:
+    """Return the first hash behind those of a table that has `key_hash`."""
+    shift = 64 - table.depth
+    return ((key_hash >> shift) + 1) << shift

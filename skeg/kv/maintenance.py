@@ -1,0 +1,140 @@
+"""The background thread of a store: hints, compaction, and the writing of what was acknowledged before it was durable.
+
+It sleeps until it is woken and is not started before: an idle store wakes nobody.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+
+from skeg.errors import StorageError
+from skeg.kv.compaction import Compaction, choose, write_hints
+from skeg.kv.shard import Shard
+
+# What was acknowledged below `SYNC` is on stable storage after this long.
+_SYNC_AFTER_S = 0.5
+
+# Work this long without a rest: a caller that needs the interpreter waits no longer for it.
+_WORK_S = 0.0005
+
+_logger = logging.getLogger("skeg")
+
+
+class _StoppedError(Exception):
+    """The store is being closed."""
+
+
+class Pace:
+    """Rests between slices of work, as long as was worked before, or less with a larger backlog.
+
+    Parameters
+    ----------
+    stop : Event
+        Ends the work when it is set.
+    """
+
+    def __init__(self, stop: threading.Event) -> None:
+        self.backlog = 1
+        self._stop = stop
+        self._resumed = time.perf_counter()
+
+    def __call__(self) -> None:
+        """Rest, if it is time to. Raises when the store is being closed."""
+        worked = time.perf_counter() - self._resumed
+        if worked < _WORK_S:
+            return
+        if self._stop.wait(worked / self.backlog):
+            raise _StoppedError
+        self._resumed = time.perf_counter()
+
+
+class Maintenance:
+    """Looks after shards in a thread of its own.
+
+    Parameters
+    ----------
+    shards : sequence of Shard
+        What to look after.
+    segment_bytes : int
+        As in `StoreOptions`: what compaction writes at a time.
+    """
+
+    def __init__(self, shards: Sequence[Shard], segment_bytes: int) -> None:
+        self.error: StorageError | None = None
+        self.compactions = 0
+        self._shards = shards
+        self._segment_bytes = segment_bytes
+        self._stop = threading.Event()
+        self._wake = threading.Condition(threading.Lock())
+        self._tidy = False
+        self._sync_at: float | None = None
+        self._thread: threading.Thread | None = None
+        self._pace = Pace(self._stop)
+
+    def tidy(self) -> None:
+        """A segment was closed: see to its hint, and to compaction."""
+        with self._wake:
+            self._tidy = True
+            self._start()
+
+    def sync_soon(self) -> None:
+        """Something was acknowledged below `SYNC`."""
+        if self._sync_at is None:
+            with self._wake:
+                self._sync_at = time.monotonic() + _SYNC_AFTER_S
+                self._start()
+
+    def stop(self) -> None:
+        """End the thread; what it was doing is taken up again when the store is opened."""
+        self._stop.set()
+        with self._wake:
+            thread, self._thread = self._thread, None
+            self._wake.notify_all()
+        if thread is not None:
+            thread.join()
+
+    def _start(self) -> None:
+        if self._thread is None and not self._stop.is_set():
+            self._thread = threading.Thread(target=self._run, name="skeg-kv-maintenance", daemon=True)
+            self._thread.start()
+        self._wake.notify_all()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            with self._wake:
+                while not (self._tidy or self._due() or self._stop.is_set()):
+                    self._wake.wait(None if self._sync_at is None else max(0.0, self._sync_at - time.monotonic()))
+                tidy, self._tidy = self._tidy, False
+                sync = self._due()
+                if sync:
+                    self._sync_at = None
+            try:
+                if sync:
+                    for shard in self._shards:
+                        shard.log.sync()
+                if tidy:
+                    for shard in self._shards:
+                        self._tidy_shard(shard)
+            except _StoppedError:
+                return
+            except StorageError as error:
+                self.error = error
+                _logger.warning("background work on a key-value store failed: %s", error)
+
+    def _due(self) -> bool:
+        return self._sync_at is not None and time.monotonic() >= self._sync_at
+
+    def _tidy_shard(self, shard: Shard) -> None:
+        with shard.compacting:
+            write_hints(shard, self._pace)
+            while True:
+                with shard.lock:
+                    sources = choose(shard, self._segment_bytes)
+                if not sources:
+                    return
+                self._pace.backlog = len(sources)
+                Compaction(shard, sources, self._pace).run()
+                self.compactions += 1

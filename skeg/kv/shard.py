@@ -1,0 +1,448 @@
+"""One shard: its index, its log and its cache, and what each operation does to them.
+
+Operations are executed at once and in order, under the shard's lock; they return what they found and the `Round` whose
+commit has to be awaited before anybody is told, or None. Waiting is the caller's business: `skeg.kv.store` does it in
+the calling thread, `skeg.kv.aio` for many operations together.
+
+What an operation sees may not be durable yet. It then returns the round that will make it so, as if it had written it
+itself: a caller never learns of something that a crash could undo.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from skeg.errors import (
+    ClosedError,
+    CorruptError,
+    ParameterError,
+    ReadOnlyError,
+    SkegError,
+    StorageError,
+    ValueTypeError,
+)
+from skeg.fileops import read_all
+from skeg.files import disk_errors
+from skeg.kv import format as fmt
+from skeg.kv.cache import Cache
+from skeg.kv.entries import KeyHash
+from skeg.kv.index import Index
+from skeg.kv.log import Log, Round
+from skeg.kv.options import Durability, StoreOptions
+from skeg.kv.recovery import Recovered
+from skeg.kv.segments import Folder, Segment
+
+_INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
+_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+
+
+class Found(NamedTuple):
+    """A key's record: where it is (0 if there is none), its value, and the round that will commit it, if any."""
+
+    location: int
+    value: bytes | None
+    waiting: Round | None
+
+
+class Shard:
+    """A part of the keys of a store.
+
+    Parameters
+    ----------
+    folder : Folder
+        Its files.
+    keys : KeyHash
+        The store's hashes.
+    recovered : Recovered
+        What the folder holds.
+    options : StoreOptions
+        As the store was opened.
+    cache_bytes : int
+        This shard's part of the cache.
+    writable : bool
+        False for a store opened with mode "r".
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        keys: KeyHash,
+        recovered: Recovered,
+        options: StoreOptions,
+        *,
+        cache_bytes: int,
+        writable: bool,
+    ) -> None:
+        self.folder = folder
+        self.keys = keys
+        self.lock = threading.Condition(threading.Lock())
+        self.index: Index = recovered.index
+        self.large = recovered.large
+        self.cache = Cache(cache_bytes)
+        self.writable = writable
+        self.closed = False
+        self.log = Log(
+            folder,
+            self.lock,
+            segment=recovered.active,
+            next_segment=recovered.next_segment,
+            next_seq=recovered.next_seq,
+            segment_bytes=options.segment_bytes,
+            take_back=self._take_back,
+        )
+        # Held by whoever moves records from segment to segment, or must not have that happen.
+        self.compacting = threading.Lock()
+        # Snapshots that read segments, segments to be removed when none does, and outputs that only stood for those.
+        self.pins = 0
+        self.retired: set[Segment] = set()
+        self.spent: set[Segment] = set()
+        # Hashes of keys whose deletion is not committed, each with its round; the newest of these rounds.
+        self._deleted: dict[int, Round] = {}
+        self._deleting = Round()
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """The lock, for operations that change the shard.
+
+        An exception in the middle of one, such as Ctrl-C, may leave index and log at odds: then writing ends.
+        """
+        with self.lock:
+            self.check_open()
+            if not self.writable:
+                raise ReadOnlyError(self.folder.path, "opened for reading only")
+            try:
+                yield
+            except SkegError:
+                raise
+            except BaseException as error:
+                self.log.stopped = StorageError(self.folder.path, f"interrupted in the middle of a change ({error!r})")
+                raise
+
+    def settle(self, waiting: Round | None) -> None:
+        """Return when a round is committed, if anybody asked for that; call without the lock. Raises StorageError."""
+        if waiting is not None and (waiting.level is not Durability.NONE or self.log.wants_writing()):
+            self.log.commit(waiting)
+
+    # --- reading
+
+    def fetch(self, key: bytes) -> tuple[bytes | None, Round | None]:
+        """Value of a key that is not in the cache, or None; call without the lock, which is not held while reading."""
+        hashed = self.keys.hash(key)
+        with self.lock:
+            self.check_open()
+            location = self.index.find(hashed)
+            if location == 0:
+                return None, self._deleted.get(hashed)
+            segment, offset, nbytes = self._where(location)
+            if offset >= segment.committed:
+                return self.find(key)[1:]
+            file = self.folder.open(segment)
+        with disk_errors(segment.path, "read"):
+            data = read_all(file, nbytes, offset)
+        value = _value(segment, offset, nbytes, data, key)
+        with self.lock:
+            if value is None:  # another key of the same hash
+                return self.find(key)[1:]
+            # What was read may be out of date by now: then it must not stay.
+            if self.index.find(hashed) == location:
+                self.cache.put(key, value)
+        return value, None
+
+    def find(self, key: bytes) -> Found:
+        """The record of a key; call with the lock."""
+        hashed = self.keys.hash(key)
+        for location in self.index.find_all(hashed):
+            segment, offset, nbytes = self._where(location)
+            waiting = None
+            if offset >= segment.committed:
+                data, waiting = self.log.staged(segment, offset)
+            else:
+                data = self.folder.read(segment, offset, nbytes)
+            value = _value(segment, offset, nbytes, data, key)
+            if value is not None:
+                return Found(location, value, waiting)
+        return Found(0, None, self._deleted.get(hashed))
+
+    def get(self, key: bytes) -> tuple[bytes | None, Round | None]:
+        """Value of a key, or None; call with the lock."""
+        value = self.cache.get(key)
+        if value is not None:
+            return value, None
+        found = self.find(key)
+        if found.value is not None and found.waiting is None:
+            self.cache.put(key, found.value)
+        return found.value, found.waiting
+
+    def _slot(self, hashed: int, key: bytes) -> int:
+        """Location of a key's record, or 0, without reading its value."""
+        for location in self.index.find_all(hashed):
+            if self._key_at(location, len(key)) == key:
+                return location
+        return 0
+
+    def _key_at(self, location: int, klen: int) -> bytes | None:
+        """The key of a record if it has `klen` bytes, else None."""
+        segment, offset, _ = self._where(location)
+        wanted = fmt.RECORD_BYTES + klen
+        if offset >= segment.committed:
+            data = self.log.staged(segment, offset)[0][:wanted]
+        else:
+            data = self.folder.read(segment, offset, wanted)
+        if len(data) < wanted:
+            raise CorruptError(segment.path, "the file ends in a record", offset=offset)
+        return data[fmt.RECORD_BYTES :] if fmt.unpack_head(data).klen == klen else None
+
+    def _where(self, location: int) -> tuple[Segment, int, int]:
+        number, offset, nbytes = fmt.unpack_location(location)
+        return self.folder[number], offset, nbytes or self.large[location]
+
+    # --- writing: all of these are called inside `changing`
+
+    def set(self, key: bytes, value: bytes, level: Durability) -> Round:
+        """Give a key a value."""
+        hashed = self.keys.hash(key)
+        return self._put(hashed, self._slot(hashed, key), key, value, level)
+
+    def delete(self, key: bytes, level: Durability) -> tuple[bool, Round | None]:
+        """Remove a key; whether it had a value."""
+        hashed = self.keys.hash(key)
+        old = self._slot(hashed, key)
+        if not old:
+            return False, self._deleted.get(hashed)
+        segment, offset = self.log.reserve(fmt.TOMBSTONE_BYTES)
+        seq = self.log.next_seq
+        record = fmt.pack_record(
+            segment.place, offset, fmt.TOMBSTONE, seq, self.keys.tombstone_key(key), b"", segment.durable
+        )
+        self.cache.discard(key)
+        round_ = self.log.stage([record], [offset], seq, level, tombstones=len(record))
+        self._retire([hashed], [old], round_)
+        return True, round_
+
+    def set_many(self, items: dict[bytes, bytes], level: Durability) -> Round | None:
+        """Give keys values, all or none of them."""
+        if len(items) < 2:
+            return next((self.set(key, value, level) for key, value in items.items()), None)
+        hashes = self.keys.hashes(items)
+        nbytes = sum(fmt.record_bytes(len(key), len(value)) for key, value in items.items())
+        if nbytes > fmt.BATCH_BYTES_MAX:
+            raise ParameterError("pairs", f"{nbytes} bytes", f"at most {fmt.BATCH_BYTES_MAX} bytes for one shard")
+        segment, offset = self.log.reserve(fmt.RECORD_BYTES + nbytes)
+        seq = self.log.next_seq
+        records, offsets = fmt.pack_values(segment.place, offset + fmt.RECORD_BYTES, seq, items)
+        head = fmt.pack_batch(segment.place, offset, seq, records, segment.durable)
+        news = self._locations(segment, records, offsets)
+        olds = self._insert(items, hashes, news)
+        self.cache.discard_many(items)
+        last = seq + len(items) - 1
+        round_ = self.log.stage([head, *records], [offset, *offsets], last, level, overhead=len(head))
+        round_.add(hashes, olds, news)
+        return round_
+
+    def _insert(self, items: dict[bytes, bytes], hashes: list[int], news: list[int]) -> list[int]:
+        """Put the locations of a batch into the index; return what was there for each key before."""
+        olds = [0] * len(news)
+        present = self.index.insert_new(hashes, news)
+        if not present:
+            return olds
+        keys = list(items)
+        try:
+            for i in present:
+                olds[i] = self._slot(hashes[i], keys[i])
+        except BaseException:
+            skipped = set(present)
+            for i, (hashed, new) in enumerate(zip(hashes, news, strict=True)):
+                if i not in skipped:
+                    self.index.remove(hashed, new)
+            raise
+        for i in present:
+            self._point(hashes[i], olds[i], news[i])
+        return olds
+
+    def append(self, key: bytes, value: bytes, level: Durability) -> tuple[int, Round]:
+        """Add to the end of a key's value; the new length."""
+        found = self.find(key)
+        joined = (found.value or b"") + value
+        if len(joined) > fmt.VALUE_BYTES_MAX:
+            raise ParameterError("value", f"{len(joined)} bytes in all", f"at most {fmt.VALUE_BYTES_MAX} bytes")
+        return len(joined), self._put(self.keys.hash(key), found.location, key, joined, level)
+
+    def incr(self, key: bytes, delta: int, level: Durability) -> tuple[int, Round]:
+        """Add to the integer that a key's value spells; the sum."""
+        found = self.find(key)
+        text = b"0" if found.value is None else found.value
+        if not _INTEGER.fullmatch(text) or not _INT_MIN <= int(text) <= _INT_MAX:
+            raise ValueTypeError(key, text)
+        total = int(text) + delta
+        if not _INT_MIN <= total <= _INT_MAX:
+            raise ParameterError("delta", delta, f"a sum within 64 bits; the value is {int(text)}")
+        return total, self._put(self.keys.hash(key), found.location, key, b"%d" % total, level)
+
+    def set_if(self, key: bytes, value: bytes, level: Durability, *, present: bool) -> tuple[bool, Round | None]:
+        """Give a key a value if it has one, or if it has none; whether that was so."""
+        found = self.find(key)
+        if (found.location != 0) != present:
+            return False, found.waiting
+        return True, self._put(self.keys.hash(key), found.location, key, value, level)
+
+    def get_set(self, key: bytes, value: bytes, level: Durability) -> tuple[bytes | None, Round]:
+        """Give a key a value; the one that it had."""
+        found = self.find(key)
+        return found.value, self._put(self.keys.hash(key), found.location, key, value, level)
+
+    def erase(self, targets: Sequence[tuple[int, int, int]], level: Durability) -> tuple[int, Round | None]:
+        """Delete the keys of known records: hash, check and location of each; how many were still there."""
+        there = [(h, check, old) for h, check, old in targets if old in self.index.find_all(h)]
+        if not there:
+            return 0, None
+        nbytes = fmt.TOMBSTONE_BYTES * len(there)
+        segment, offset = self.log.reserve(fmt.RECORD_BYTES + nbytes)
+        seq = self.log.next_seq
+        at = offset + fmt.RECORD_BYTES
+        offsets = list(range(at, at + nbytes, fmt.TOMBSTONE_BYTES))
+        records = [
+            fmt.pack_record(
+                segment.place, o, fmt.TOMBSTONE, seq + i, fmt.TOMBSTONE_KEY.pack(h, check), b"", fmt.MEMBER * 8
+            )
+            for i, (o, (h, check, _)) in enumerate(zip(offsets, there, strict=True))
+        ]
+        head = fmt.pack_batch(segment.place, offset, seq, records, segment.durable)
+        self.cache.clear()
+        last = seq + len(records) - 1
+        round_ = self.log.stage(
+            [head, *records], [offset, *offsets], last, level, tombstones=nbytes, overhead=len(head)
+        )
+        self._retire([h for h, _, _ in there], [old for _, _, old in there], round_)
+        return len(there), round_
+
+    def _put(self, hashed: int, old: int, key: bytes, value: bytes, level: Durability) -> Round:
+        """Stage a value for a key whose record is at `old`, 0 if it has none."""
+        segment, offset = self.log.reserve(fmt.record_bytes(len(key), len(value)))
+        seq = self.log.next_seq
+        record = fmt.pack_record(segment.place, offset, fmt.VALUE, seq, key, value, segment.durable)
+        new = self._locations(segment, [record], [offset])[0]
+        self.cache.discard(key)
+        round_ = self.log.stage([record], [offset], seq, level)
+        self._point(hashed, old, new)
+        round_.add([hashed], [old], [new])
+        return round_
+
+    def _locations(self, segment: Segment, records: list[bytes], offsets: list[int]) -> list[int]:
+        pack, number = fmt.pack_location, segment.id
+        locations = [pack(number, offset, len(record)) for offset, record in zip(offsets, records, strict=True)]
+        if max(map(len, records)) >= fmt.LARGE_BYTES:
+            self.large |= {at: len(r) for at, r in zip(locations, records, strict=True) if len(r) >= fmt.LARGE_BYTES}
+        return locations
+
+    def _retire(self, hashes: list[int], olds: list[int], round_: Round) -> None:
+        """Take deleted keys out of the index, and remember them until that is committed."""
+        for hashed, old in zip(hashes, olds, strict=True):
+            self._point(hashed, old, 0)
+        round_.add(hashes, olds, [0] * len(olds))
+        if self._deleting.done:
+            self._deleted.clear()
+        self._deleting = round_
+        self._deleted.update(dict.fromkeys(hashes, round_))
+
+    def _point(self, hashed: int, old: int, new: int) -> None:
+        """Let the slot of `old` (0: none) say `new` (0: none), and keep count of dead bytes."""
+        self._swap(hashed, old, new)
+        self._count_dead(old, 1)
+
+    def _swap(self, hashed: int, old: int, new: int) -> None:
+        if old and new:
+            self.index.replace(hashed, old, new)
+        elif new:
+            self.index.insert(hashed, new)
+        else:
+            self.index.remove(hashed, old)
+
+    def _count_dead(self, location: int, sign: int) -> None:
+        if location:
+            segment, _, nbytes = self._where(location)
+            segment.dead += sign * nbytes
+
+    def _take_back(self, round_: Round) -> None:
+        """Undo what a failed round did to the index; the log puts its own state right."""
+        changes = zip(reversed(round_.hashes), reversed(round_.olds), reversed(round_.news), strict=True)
+        for hashed, old, new in changes:
+            self._swap(hashed, new, old)
+            self._count_dead(old, -1)
+        self._deleted.clear()
+
+    def read(self, segment: Segment, offset: int, length: int) -> bytes:
+        """Read a range of a segment, fewer bytes at its end; call without the lock."""
+        with self.lock:
+            file = self.folder.open(segment)
+        with disk_errors(segment.path, "read"):
+            return read_all(file, length, offset)
+
+    def purge(self) -> None:
+        """Remove the files of segments that compaction has replaced, unless a snapshot reads them; without the lock.
+
+        Raises
+        ------
+        StorageError
+            The disk refused. They are removed by a later call, or when the store is opened the next time.
+        """
+        with self.lock:
+            if self.pins or not self.retired | self.spent:
+                return
+            retired, spent = list(self.retired), list(self.spent)
+            for segment in retired + spent:
+                if self.folder.get(segment.id) is segment:
+                    self.folder.forget(segment)
+            ids = {segment.id for segment in retired}
+            self.large = {at: n for at, n in self.large.items() if at >> fmt.SEGMENT_SHIFT not in ids}
+        # What only says that the others are replaced goes when they are gone.
+        for group in (retired, spent):
+            self._remove(group)
+        with self.lock:
+            self.retired.difference_update(retired)
+            self.spent.difference_update(spent)
+
+    def _remove(self, segments: list[Segment]) -> None:
+        if not segments:
+            return
+        with disk_errors(self.folder.path, "remove segments"):
+            self.folder.remove([self.folder.hint_path(segment.id) for segment in segments])
+            for segment in segments:
+                if segment.damaged:
+                    self.folder.set_aside(segment.path)
+                else:
+                    self.folder.remove([segment.path])
+        self.folder.sync()
+
+    def close(self) -> None:
+        """Let go of memory and files."""
+        with self.lock:
+            self.closed = True
+            self.cache.clear()
+            self.folder.close()
+
+    def abandon(self) -> None:
+        """Close without waiting for anybody: in the child of a fork, where nobody will let go of the lock."""
+        self.lock = threading.Condition(threading.Lock())
+        self.close()
+
+    def check_open(self) -> None:
+        """Raise ClosedError if the store was closed."""
+        if self.closed:
+            raise ClosedError(f"{self.folder.path} was closed")
+
+
+def _value(segment: Segment, offset: int, nbytes: int, data: bytes, key: bytes) -> bytes | None:
+    """Value in the bytes of a record, None if it is of another key; CorruptError if they are damaged."""
+    try:
+        if len(data) == nbytes:
+            return fmt.value_of(data, segment.place, offset, key)
+    except ValueError:
+        pass
+    raise CorruptError(segment.path, "record does not match its checksum", offset=offset)
