@@ -30,9 +30,15 @@ def mentioned(name: str) -> bool:
     )
 
 
-def commands() -> dict[str, click.Command]:
-    assert isinstance(main, click.Group)
-    return main.commands
+def commands(group: click.Group = main, words: str = "") -> dict[str, click.Command]:
+    """Every command by the words that call it, such as `kv get`."""
+    found = {}
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            found |= commands(command, f"{words}{name} ")
+        else:
+            found[f"{words}{name}"] = command
+    return found
 
 
 def options() -> list[tuple[str, str]]:
@@ -45,15 +51,16 @@ def options() -> list[tuple[str, str]]:
 
 
 def public_members() -> list[str]:
-    """`Class.member` for every public method and property of the classes that skeg.ann exports."""
-    package = importlib.import_module("skeg.ann")
-    classes = [getattr(package, name) for name in package.__all__ if inspect.isclass(getattr(package, name))]
+    """`Class.member` for every public method and property of the classes that the packages export."""
+    packages = [importlib.import_module(name) for name in ("skeg.ann", "skeg.kv")]
+    exported = [getattr(package, name) for package in packages for name in package.__all__]
+    classes = [member for member in exported if inspect.isclass(member) and not issubclass(member, int)]
     return [f"{c.__name__}.{name}" for c in classes for name in dir(c) if not name.startswith("_")]
 
 
-@pytest.mark.parametrize("package", ["skeg", "skeg.ann"])
+@pytest.mark.parametrize("package", ["skeg", "skeg.ann", "skeg.kv"])
 def test_every_public_name_is_documented(package):
-    names = set(importlib.import_module(package).__all__) - {"__version__", "ann"}
+    names = set(importlib.import_module(package).__all__) - {"__version__", "ann", "kv"}
     assert set() == {name for name in names if not mentioned(name)}
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from skeg.errors import ClosedError, ParameterError, ReadOnlyError, SkegError, StorageError
-from skeg.kv.arguments import as_delta, as_items, as_key, as_value
+from skeg.kv.arguments import as_delta, as_items, as_key, as_keys, as_value
 from skeg.kv.log import Round
 from skeg.kv.options import Durability
 from skeg.kv.shard import Shard
@@ -26,6 +26,24 @@ Operation = tuple[Any, ...]
 """A name and its arguments, such as ``("set", b"key", b"value")``."""
 
 _Outcome = tuple[Any, Round | None]
+
+
+class _Commit:
+    """What one call of `submit` waits for, and who waits with it."""
+
+    def __init__(self, waiting: dict[Round, Shard]) -> None:
+        self.waiting = waiting
+        self.futures: list[asyncio.Future[None]] = []
+        self.done = not waiting
+        self.error: StorageError | None = None
+
+    def run(self) -> None:
+        """Commit; in the thread that does so."""
+        for round_, shard in self.waiting.items():
+            try:
+                shard.log.commit(round_)
+            except StorageError as error:
+                self.error = error
 
 
 class Ticket:
@@ -40,19 +58,12 @@ class Ticket:
         shard grow; those of different shards have nothing to do with each other.
     """
 
-    __slots__ = ("_done", "_error", "_futures", "results", "waiting")
+    __slots__ = ("_commit", "results", "seq")
 
-    def __init__(self, results: list[Any], waiting: dict[Round, Shard]) -> None:
+    def __init__(self, results: list[Any], commit: _Commit) -> None:
         self.results = results
-        self.waiting = waiting
-        self._futures: list[asyncio.Future[None]] = []
-        self._done = not waiting
-        self._error: StorageError | None = None
-
-    @property
-    def seq(self) -> int:
-        """Sequence number to wait for, see the class."""
-        return max((round_.last_seq for round_ in self.waiting), default=0)
+        self.seq = max((round_.last_seq for round_ in commit.waiting), default=0)
+        self._commit = commit
 
 
 class AsyncStore:
@@ -71,7 +82,7 @@ class AsyncStore:
     def __init__(self, store: Store) -> None:
         self._parts = store._parts  # noqa: SLF001 - a second face of the same store
         self._work = threading.Condition(threading.Lock())
-        self._queue: deque[Ticket] = deque()
+        self._queue: deque[_Commit] = deque()
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -88,31 +99,32 @@ class AsyncStore:
         Returns
         -------
         Ticket
-            With all results. What they say is not durable before `durable` returns.
+            With all results; that of an operation with a wrong name or number of arguments is a `ParameterError`. What
+            they say is not durable before `durable` returns.
 
         Raises
         ------
-        ParameterError
-            No such operation; those before it were executed.
         ClosedError
             This or the store was closed.
         """
         if self._closed:
             raise ClosedError("the asynchronous store was closed")
         level = self._parts.level(durability)
+        wanted = list(operations)
         results: list[Any] = []
         waiting: dict[Round, Shard] = {}
         with contextlib.ExitStack() as locks:
             for shard in self._parts:
                 locks.enter_context(shard.changing() if shard.writable else shard.lock)
-            for operation in operations:
+            for operation in wanted:
                 try:
                     results.append(self._execute(operation, level, waiting))
                 except SkegError as error:
                     results.append(error)
-        ticket = Ticket(results, waiting)
+        commit = _Commit(waiting)
+        ticket = Ticket(results, commit)
         if waiting:
-            self._enqueue(ticket)
+            self._enqueue(commit)
         self._parts.written(level)
         return ticket
 
@@ -129,16 +141,16 @@ class AsyncStore:
         StorageError
             The disk refused: the operations that write were taken back.
         """
+        commit = ticket._commit  # noqa: SLF001 - of this module
+        future = None
         with self._work:
-            if not ticket._done:  # noqa: SLF001 - of this module
+            if not commit.done:
                 future = asyncio.get_running_loop().create_future()
-                ticket._futures.append(future)  # noqa: SLF001
-            else:
-                future = None
+                commit.futures.append(future)
         if future is not None:
             await future
-        if ticket._error is not None:  # noqa: SLF001
-            raise ticket._error  # noqa: SLF001
+        if commit.error is not None:
+            raise StorageError(commit.error.path, commit.error.problem) from commit.error
 
     def close(self) -> None:
         """Commit what was submitted and end the thread; closing twice is allowed. The store stays open."""
@@ -157,28 +169,25 @@ class AsyncStore:
         self.close()
 
     def _execute(self, operation: Operation, level: Durability, waiting: dict[Round, Shard]) -> Any:
-        name, *arguments = operation
+        name, arguments = _named(operation)
         if name == "mget":
-            return [self._execute(("get", key), level, waiting) for key in arguments[0]]
+            return [self._execute(("get", key), level, waiting) for key in as_keys(*arguments)]
         if name == "set_many":
-            for shard, group in self._parts.split(as_items(arguments[0])):
+            for shard, group in self._parts.split(as_items(*arguments)):
                 _check_writable(shard)
                 _note(waiting, shard, shard.set_many(group, level))
             return None
-        run = _OPERATIONS.get(name)
-        if run is None:
-            raise ParameterError("operation", name, f"one of mget, set_many, {', '.join(_OPERATIONS)}")
         key = as_key(arguments[0])
         shard = self._parts.of(key)
         if name not in _READING:
             _check_writable(shard)
-        result, round_ = run(shard, key, arguments[1:], level)
+        result, round_ = _OF_ONE_KEY[name](shard, key, arguments[1:], level)
         _note(waiting, shard, round_)
         return result
 
-    def _enqueue(self, ticket: Ticket) -> None:
+    def _enqueue(self, commit: _Commit) -> None:
         with self._work:
-            self._queue.append(ticket)
+            self._queue.append(commit)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="skeg-kv-commits", daemon=True)
                 self._thread.start()
@@ -191,18 +200,14 @@ class AsyncStore:
                     if self._closed:
                         return
                     self._work.wait()
-                tickets = list(self._queue)
+                commits = list(self._queue)
                 self._queue.clear()
-            for ticket in tickets:
-                for round_, shard in ticket.waiting.items():
-                    try:
-                        shard.log.commit(round_)
-                    except StorageError as error:
-                        ticket._error = error  # noqa: SLF001
+            for commit in commits:
+                commit.run()
             with self._work:
-                for ticket in tickets:
-                    ticket._done = True  # noqa: SLF001
-                futures = [future for ticket in tickets for future in ticket._futures]  # noqa: SLF001
+                for commit in commits:
+                    commit.done = True
+                futures = [future for commit in commits for future in commit.futures]
             for loop in {future.get_loop() for future in futures}:
                 with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
                     loop.call_soon_threadsafe(_resolve, [f for f in futures if f.get_loop() is loop])
@@ -229,9 +234,20 @@ def _contains(shard: Shard, key: bytes) -> _Outcome:
     return value is not None, waiting
 
 
+def _named(operation: Any) -> tuple[str, tuple[Any, ...]]:
+    """Name and arguments of an operation, or ParameterError."""
+    if not isinstance(operation, tuple) or not operation or operation[0] not in _ARGUMENTS:
+        raise ParameterError("operation", operation, f"a tuple that starts with one of {', '.join(_ARGUMENTS)}")
+    name, *arguments = operation
+    if len(arguments) not in _ARGUMENTS[name]:
+        counts = " or ".join(map(str, _ARGUMENTS[name]))
+        raise ParameterError("operation", operation, f"{counts} arguments of {name}")
+    return name, tuple(arguments)
+
+
 _READING = {"get", "contains"}
 
-_OPERATIONS: dict[str, Callable[[Shard, bytes, list[Any], Durability], _Outcome]] = {
+_OF_ONE_KEY: dict[str, Callable[[Shard, bytes, tuple[Any, ...], Durability], _Outcome]] = {
     "get": lambda shard, key, _, __: shard.get(key),
     "contains": lambda shard, key, _, __: _contains(shard, key),
     "set": lambda shard, key, rest, level: (None, shard.set(key, as_value(rest[0]), level)),
@@ -242,3 +258,7 @@ _OPERATIONS: dict[str, Callable[[Shard, bytes, list[Any], Durability], _Outcome]
     "set_if_present": lambda shard, key, rest, level: shard.set_if(key, as_value(rest[0]), level, present=True),
     "get_set": lambda shard, key, rest, level: shard.get_set(key, as_value(rest[0]), level),
 }
+
+# How many arguments an operation may have.
+_ARGUMENTS: dict[str, tuple[int, ...]] = dict.fromkeys(_OF_ONE_KEY, (2,))
+_ARGUMENTS |= {"get": (1,), "contains": (1,), "delete": (1,), "incr": (1, 2), "mget": (1,), "set_many": (1,)}

@@ -11,20 +11,23 @@ from skeg.kv import format as fmt
 
 def as_key(key: Any) -> bytes:
     """Return a key as bytes, or raise `ParameterError`."""
-    if not isinstance(key, bytes | bytearray | memoryview):
-        raise ParameterError("key", key, "bytes")
-    if len(key) > fmt.KEY_BYTES_MAX:
-        raise ParameterError("key", f"{len(key)} bytes", f"at most {fmt.KEY_BYTES_MAX} bytes")
-    return bytes(key)
+    return _as_bytes("key", key, fmt.KEY_BYTES_MAX)
 
 
 def as_value(value: Any) -> bytes:
     """Return a value as bytes, or raise `ParameterError`."""
-    if not isinstance(value, bytes | bytearray | memoryview):
-        raise ParameterError("value", value, "bytes")
-    if len(value) > fmt.VALUE_BYTES_MAX:
-        raise ParameterError("value", f"{len(value)} bytes", f"at most {fmt.VALUE_BYTES_MAX} bytes")
-    return bytes(value)
+    return _as_bytes("value", value, fmt.VALUE_BYTES_MAX)
+
+
+def as_keys(keys: Any) -> list[bytes]:
+    """Return keys as a list of bytes, or raise `ParameterError`."""
+    try:
+        wanted = list(keys)
+    except TypeError as error:
+        raise ParameterError("keys", keys, "an iterable of bytes") from error
+    if set(map(type, wanted)) - {bytes} or max(map(len, wanted), default=0) > fmt.KEY_BYTES_MAX:
+        return [as_key(key) for key in wanted]
+    return wanted
 
 
 def as_items(pairs: Any) -> dict[bytes, bytes]:
@@ -40,6 +43,15 @@ def as_items(pairs: Any) -> dict[bytes, bytes]:
     ):
         items = {as_key(key): as_value(value) for key, value in items.items()}
     return items
+
+
+def _as_bytes(parameter: str, value: Any, limit: int) -> bytes:
+    if not isinstance(value, bytes | bytearray | memoryview):
+        raise ParameterError(parameter, value, "bytes")
+    nbytes = value.nbytes if isinstance(value, memoryview) else len(value)
+    if nbytes > limit:
+        raise ParameterError(parameter, f"{nbytes} bytes", f"at most {limit} bytes")
+    return bytes(value)
 
 
 def as_delta(value: Any) -> int:

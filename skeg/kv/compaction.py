@@ -139,19 +139,18 @@ def compact_shard(shard: Shard, limit: int) -> int:
     """Give back all that can be given back, in runs of about `limit` bytes; return how many bytes."""
     with shard.compacting:
         with shard.changing():
-            before = sum(segment.end for segment in shard.folder)
             segment = shard.log.segment
             ends = segment is not None and (segment.dead or segment.tombstones)
         if ends:
             shard.log.close_segment()
+        reclaimed = 0
         wasted = None
         while wasted is None or 0 < _wasted(shard) < wasted:
             wasted = _wasted(shard)
             for sources in _groups(shard, limit):
-                Compaction(shard, sources, _yield_to_others).run()
+                reclaimed += Compaction(shard, sources, _yield_to_others).run()
         write_hints(shard, _yield_to_others)
-        with shard.lock:
-            return before - sum(segment.end for segment in shard.folder)
+        return reclaimed
 
 
 def _wasted(shard: Shard) -> int:

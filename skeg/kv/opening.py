@@ -20,6 +20,7 @@ from skeg.kv.segments import Folder
 from skeg.kv.shard import Shard
 
 LOCK = "lock"
+_UNFINISHED = f"{manifests.NAME}.tmp"
 
 # A reader beside a writer may come upon a file that has just been replaced, or bytes that are just being written.
 _READER_ATTEMPTS = 20
@@ -72,10 +73,17 @@ def _lock(folder: Path, files: FileOps) -> Lock:
             files.mkdir(folder)
             files.sync_dir(folder.parent)
         except FileExistsError:
-            pass
+            _check_ours(folder, files.listdir(folder))
         except FileNotFoundError as error:
             raise StorageError(folder, "can't make the store: its parent folder does not exist") from error
         return files.lock(folder / LOCK)
+
+
+def _check_ours(folder: Path, names: list[str]) -> None:
+    """Refuse to make a store in a folder that holds something else."""
+    foreign = [name for name in names if name not in (LOCK, _UNFINISHED) and not name.startswith("shard-")]
+    if foreign and manifests.NAME not in names:
+        raise FormatError(folder, f"not a key-value store: it holds {foreign[0]!r} and no {manifests.NAME}")
 
 
 def _manifest(folder: Path, files: FileOps, count: int | None, *, writable: bool) -> Manifest:
@@ -95,14 +103,10 @@ def _manifest(folder: Path, files: FileOps, count: int | None, *, writable: bool
 def _create(folder: Path, files: FileOps, manifest: Manifest) -> Manifest:
     """Make a store. Its manifest comes last, so an attempt that was cut off is simply made again."""
     path = folder / manifests.NAME
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = folder / _UNFINISHED
     with disk_errors(folder, "make the store"):
         for name in files.listdir(folder):
-            if name in (LOCK, temporary.name):
-                continue
-            if not name.startswith("shard-"):
-                raise FormatError(folder, f"not a key-value store: it holds {name!r} and no {manifests.NAME}")
-            if files.listdir(folder / name):
+            if name.startswith("shard-") and files.listdir(folder / name):
                 raise CorruptError(path, "missing, though the store has data")
         for number in range(manifest.shards):
             with contextlib.suppress(FileExistsError):

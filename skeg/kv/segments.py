@@ -172,12 +172,14 @@ class Folder:
         """Keep a file open; the one that was opened first gives way if there are too many."""
         segment.file = file
         self._opened.append(segment)
-        while len(self._opened) > self._max_open:
+        for _ in range(len(self._opened)):
+            if len(self._opened) <= self._max_open:
+                break
             oldest = self._opened.popleft()
             if oldest.committed == CLOSED:
                 oldest.file = None
-            elif len(self._opened) > 1:
-                self._opened.append(oldest)
+            else:
+                self._opened.append(oldest)  # still written to
 
     def read(self, segment: Segment, offset: int, length: int) -> bytes:
         """Read a range of a segment's file; fewer bytes at its end."""

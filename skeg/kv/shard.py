@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -180,10 +180,10 @@ class Shard:
             self.cache.put(key, found.value)
         return found.value, found.waiting
 
-    def _slot(self, hashed: int, key: bytes) -> int:
-        """Location of a key's record, or 0, without reading its value."""
+    def _slot(self, hashed: int, key: bytes, but: Container[int] = ()) -> int:
+        """Location of a key's record, or 0, without reading its value; `but` are locations to pass over."""
         for location in self.index.find_all(hashed):
-            if self._key_at(location, len(key)) == key:
+            if location not in but and self._key_at(location, len(key)) == key:
                 return location
         return 0
 
@@ -253,9 +253,10 @@ class Shard:
         if not present:
             return olds
         keys = list(items)
+        mine = set(news)  # other keys' records, not staged yet
         try:
             for i in present:
-                olds[i] = self._slot(hashes[i], keys[i])
+                olds[i] = self._slot(hashes[i], keys[i], mine)
         except BaseException:
             skipped = set(present)
             for i, (hashed, new) in enumerate(zip(hashes, news, strict=True)):
@@ -380,6 +381,7 @@ class Shard:
     def read(self, segment: Segment, offset: int, length: int) -> bytes:
         """Read a range of a segment, fewer bytes at its end; call without the lock."""
         with self.lock:
+            self.check_open()
             file = self.folder.open(segment)
         with disk_errors(segment.path, "read"):
             return read_all(file, length, offset)

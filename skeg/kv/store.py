@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
-from skeg.errors import CorruptError, StorageError
+from skeg.errors import CorruptError, ParameterError, StorageError
 from skeg.fileops import SYSTEM, FileOps
 from skeg.files import AnyPath
 from skeg.kv import format as fmt
-from skeg.kv.arguments import as_delta, as_items, as_key, as_value
+from skeg.kv.arguments import as_delta, as_items, as_key, as_keys, as_value
 from skeg.kv.backup import copy_store
 from skeg.kv.compaction import compact_shard, write_hints
 from skeg.kv.entries import HASH_MASK
@@ -100,6 +100,8 @@ class Store:
         StorageError
             The disk refused.
         """
+        if options is not None and not isinstance(options, StoreOptions):
+            raise ParameterError("options", options, "a StoreOptions")
         return open_store(path, shards=shards, mode=mode, options=options or StoreOptions())
 
     # --- one key
@@ -244,9 +246,7 @@ class Store:
         ----------
         keys : iterable of bytes
         """
-        wanted = list(keys)
-        if set(map(type, wanted)) - {bytes} or max(map(len, wanted), default=0) > fmt.KEY_BYTES_MAX:
-            wanted = [as_key(key) for key in wanted]
+        wanted = as_keys(keys)
         if len(self._parts.shards) == 1:
             shard = self._parts.shards[0]
             values = list(map(shard.cache.get, wanted))
@@ -447,6 +447,8 @@ def open_store(
 
 def _erase(shard: Shard, prefix: bytes, level: Durability) -> int:
     keys = shard.keys
+    with shard.changing():
+        pass  # refuse at once what can't be done
     with Snapshot([shard]) as snapshot:
         targets = [(keys.hash(key), keys.check(key), location) for key, _, location in snapshot.records(0, prefix)]
         count = 0
