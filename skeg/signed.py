@@ -47,5 +47,5 @@ def check_signed(data: bytes, fields: dict[str, Any], path: AnyPath) -> None:
         # The bytes and not just what they say: there is no bit whose change goes unnoticed.
         if data != pack_signed(fields):
             raise CorruptError(path, f"manifest does not match its checksum {claimed!r}")
-    except ParameterError as error:
+    except (ParameterError, RecursionError) as error:
         raise CorruptError(path, f"manifest with a value out of range ({error})") from error

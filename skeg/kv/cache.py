@@ -20,7 +20,7 @@ Three rules keep the cache within its bytes and every call short:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Collection
 
 # What an entry takes, at worst, beside the bytes of its key and value: the objects that hold them, its place in the
 # tables of a queue, and a ghost. tests/kv/test_cache.py compares it with what CPython allocates.
@@ -126,10 +126,11 @@ class Cache:
             return
         self._trim_ghosts()
 
-    def discard_many(self, keys: Iterable[bytes]) -> None:
+    def discard_many(self, keys: Collection[bytes]) -> None:
         """Forget the values of those of the keys that are here."""
-        for key in keys:
-            self.discard(key)
+        for queue in (self._main, self._small):
+            for key in [*filter(queue.__contains__, keys)]:
+                self.discard(key)
 
     def clear(self) -> None:
         """Forget everything but the counts."""

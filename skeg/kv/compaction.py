@@ -212,8 +212,14 @@ class Compaction:
         StorageError
             The disk refused; the sources stay, unless the output has its name already.
         """
-        hashes, old = self._collect()
-        self.shard.log.sync()
+        log = self.shard.log
+        while True:
+            # A round that failed meanwhile has brought back records that did not count when they were collected.
+            failures = log.failures
+            hashes, old = self._collect()
+            log.sync()
+            if log.failures == failures:
+                break
         output = _Output(self.shard, self.path, self.number, [segment.id for segment in self.sources])
         try:
             new = self._copy(output, old)
@@ -339,7 +345,7 @@ class _Output:
         self.tombstones = 0
         self.overhead = len(lineage)
         self.last_seq = 0
-        self._first_seq = fmt.SEQ_MAX
+        self._first_seq = 0
         self._rows: list[tuple[int, int, int, int, int]] = []
         self._pending = [lineage]
         self._written = fmt.HEADER_BYTES
@@ -375,7 +381,7 @@ class _Output:
         self._pending.append(record)
         self.end += len(record)
         self.last_seq = max(self.last_seq, seq)
-        self._first_seq = min(self._first_seq, seq)
+        self._first_seq = min(self._first_seq or seq, seq)
 
     def ready(self) -> bool:
         """Whether a slice is waiting to be written."""

@@ -128,9 +128,7 @@ class Entries:
 
     def locations(self, segment: int) -> NDArray[np.uint64]:
         """Where each record is, as `skeg.kv.format.pack_location` says; 0 for tombstones. All are in one segment."""
-        size = np.minimum(self.size, fmt.SIZE_MASK).astype(np.uint64)
-        offset = self.offset.astype(np.uint64) << np.uint64(fmt.SIZE_BITS)
-        return np.where(self.size == 0, np.uint64(0), np.uint64(segment << fmt.SEGMENT_SHIFT) | offset | size)
+        return np.where(self.size == 0, np.uint64(0), fmt.pack_locations(segment, self.offset, self.size))
 
 
 def newest_rows(hashes: NDArray[np.uint64], checks: NDArray[np.uint32], seqs: NDArray[np.uint64]) -> NDArray[np.intp]:

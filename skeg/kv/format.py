@@ -52,13 +52,18 @@ first one's bytes were durable, was damaged after it was written; without such a
 from __future__ import annotations
 
 import struct
+from itertools import chain, repeat
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
 from skeg.binary import Bytes, Record, align_up, checksum
 from skeg.errors import CorruptError, FormatError, VersionTooNewError
 from skeg.files import AnyPath
+
+I64 = NDArray[np.int64]
 
 MAGIC = b"SKEGLOG\0"
 VERSION = 1
@@ -73,8 +78,8 @@ LINEAGE, VALUE, TOMBSTONE, BATCH = range(4)
 
 KEY_BYTES_MAX = 65_535
 VALUE_BYTES_MAX = 512 << 20
-# Members start below this offset, so that locations can address them.
-BATCH_BYTES_MAX = 512 << 20
+# Members start below 512 MiB, so that locations can address them.
+BATCH_BYTES_MAX = (512 << 20) - HEADER_BYTES
 SEGMENT_BYTES_MAX = 256 << 20
 SEQ_MAX = 2**48 - 1
 
@@ -86,6 +91,7 @@ _SUM = struct.Struct("<Q")
 _RECORD = struct.Struct("<QIIQ")
 # A tombstone with its padding.
 TOMBSTONE_BYTES = 40
+_BLANK = bytes(RECORD_BYTES)
 _PADDING = [bytes(-n % ALIGNMENT) for n in range(ALIGNMENT)]
 
 
@@ -187,31 +193,57 @@ def pack_record(place: int, offset: int, kind: int, seq: int, key: bytes, value:
     return _SUM.pack(xxh3_64_intdigest(body) ^ place ^ (offset >> 3)) + body + _PADDING[len(body) & 7]
 
 
-def pack_values(place: int, offset: int, seq: int, items: dict[bytes, bytes]) -> tuple[list[bytes], list[int]]:
-    """Return the records of the members of a batch, and the offset of each.
+def batch_bytes_max(items: dict[bytes, bytes]) -> int:
+    """Bytes that the values of a batch take at most with all that goes with them."""
+    per_member = RECORD_BYTES + ALIGNMENT - 1
+    return RECORD_BYTES + per_member * len(items) + sum(map(len, items)) + sum(map(len, items.values()))
 
-    The first stands at `offset` and has the number `seq`; the arguments are as for `pack_record`, whose body stands
-    here once more because this loop is what a batch costs.
+
+def pack_values(place: int, offset: int, seq: int, items: dict[bytes, bytes]) -> tuple[bytearray, I64, I64]:
+    """Return the members of a batch of values.
+
+    Parameters
+    ----------
+    place : int
+        `place_of` the segment.
+    offset : int
+        Where the first member will stand.
+    seq : int
+        Its sequence number; the others' follow.
+    items : dict
+        Keys and values, within the limits of this module.
+
+    Returns
+    -------
+    members : bytearray
+        Their records.
+    offsets, sizes : ndarray (n,) int64
+        Where each stands in the segment, and how many bytes it takes.
     """
-    head, digest, pack_sum, padding = HEAD.pack, xxh3_64_intdigest, _SUM.pack, _PADDING
-    records: list[bytes] = []
-    offsets: list[int] = []
-    numbered = seq << 16
-    for key, value in items.items():
-        body = head(MEMBER, VALUE << 30 | len(value), numbered | len(key)) + key + value
-        record = pack_sum(digest(body) ^ place ^ (offset >> 3)) + body + padding[len(body) & 7]
-        records.append(record)
-        offsets.append(offset)
-        offset += len(record)
-        numbered += 1 << 16
-    return records, offsets
+    n = len(items)
+    klens = np.fromiter(map(len, items), np.int64, n)
+    vlens = np.fromiter(map(len, items.values()), np.int64, n)
+    bodies = RECORD_BYTES + klens + vlens
+    sizes = (bodies + (ALIGNMENT - 1)) & -ALIGNMENT
+    starts = np.cumsum(sizes) - sizes
+    padding = map(_PADDING.__getitem__, (bodies & 7).tolist())
+    members = bytearray().join(chain.from_iterable(zip(repeat(_BLANK, n), items, items.values(), padding, strict=True)))
+    words = np.frombuffer(members, "<u8")
+    at = starts >> 3
+    words[at + 1] = (vlens | VALUE << 30) << 32 | MEMBER
+    words[at + 2] = (np.arange(seq, seq + n) << 16) | klens
+    view, digest = memoryview(members), xxh3_64_intdigest
+    spans = zip((starts + 8).tolist(), (starts + bodies).tolist(), strict=True)
+    sums = np.fromiter([digest(view[begin:end]) for begin, end in spans], np.uint64, n)
+    offsets = starts + offset
+    words[at] = sums ^ np.uint64(place) ^ (offsets >> 3).astype(np.uint64)
+    return members, offsets, sizes
 
 
-def pack_batch(place: int, offset: int, seq: int, records: list[bytes], durable: int) -> bytes:
-    """Return the fixed fields of a batch at `offset`, whose members are `records` and have numbers from `seq` on."""
-    members = b"".join(records)
+def pack_batch(place: int, offset: int, seq: int, members: bytes | bytearray, durable: int) -> bytes:
+    """Return a batch for `offset` with its members, the first of which has the number `seq`."""
     body = HEAD.pack(durable >> 3, BATCH << 30 | len(members), seq << 16) + members
-    return _SUM.pack(xxh3_64_intdigest(body) ^ place ^ (offset >> 3)) + body[: HEAD.size]
+    return _SUM.pack(xxh3_64_intdigest(body) ^ place ^ (offset >> 3)) + body
 
 
 def pack_lineage(place: int, segments: list[int]) -> bytes:
@@ -305,6 +337,13 @@ OFFSET_MASK = (1 << OFFSET_BITS) - 1
 def pack_location(segment: int, offset: int, nbytes: int) -> int:
     """Return the location of a record of `nbytes` bytes at `offset` of a segment."""
     return segment << SEGMENT_SHIFT | (offset >> 3) << SIZE_BITS | min(nbytes >> 3, SIZE_MASK)
+
+
+def pack_locations(segment: int, offsets: NDArray[np.integer], sizes: NDArray[np.integer]) -> NDArray[np.uint64]:
+    """`pack_location` of many records of one segment; offsets and sizes in units of 8 bytes."""
+    size = np.minimum(sizes, SIZE_MASK).astype(np.uint64)
+    located: NDArray[np.uint64] = size | offsets.astype(np.uint64) << np.uint64(SIZE_BITS)
+    return located | np.uint64(segment << SEGMENT_SHIFT)
 
 
 def unpack_location(location: int) -> tuple[int, int, int]:

@@ -41,19 +41,21 @@ _RESERVE_BYTES_MIN = 64 << 10
 _STAGED_BYTES_MAX = 1 << 20
 
 
-class _SyncError(Exception):
-    """A sync failed; carries the OSError."""
+class _SyncError(OSError):
+    """A sync failed."""
 
 
 class Extent:
     """Staged records that stand one behind the other in one segment."""
 
-    __slots__ = ("end", "offsets", "overhead", "records", "segment", "start", "tombstones")
+    __slots__ = ("attempted", "end", "offsets", "overhead", "records", "segment", "start", "tombstones")
 
     def __init__(self, segment: Segment, start: int) -> None:
         self.segment = segment
         self.start = self.end = start
         self.tombstones = self.overhead = 0
+        # Whether some of it may be in the file.
+        self.attempted = False
         self.records: list[bytes] = []
         self.offsets: list[int] = []
 
@@ -92,7 +94,7 @@ class Log:
     ----------
     folder : Folder
         The shard's files.
-    lock : Condition
+    lock : Lock
         The shard's lock.
     segment : Segment, optional
         The segment to go on with.
@@ -107,7 +109,7 @@ class Log:
     def __init__(
         self,
         folder: Folder,
-        lock: threading.Condition,
+        lock: threading.Lock,
         *,
         segment: Segment | None,
         next_segment: int,
@@ -117,6 +119,8 @@ class Log:
     ) -> None:
         self.folder = folder
         self.lock = lock
+        # A condition's own ``with`` is Python code, in the middle of which Ctrl-C would leave the lock held.
+        self._settled = threading.Condition(lock)
         self.segment = segment
         self.next_seq = next_seq
         self.next_segment = next_segment
@@ -124,7 +128,7 @@ class Log:
         self.stopped: StorageError | None = None
         # Sequence number up to which records are acknowledged, and up to which they are on stable storage.
         self.committed_seq = self.durable_seq = next_seq - 1
-        self.commits = self.syncs = 0
+        self.commits = self.syncs = self.failures = 0
         # Called, with the lock, when a segment was closed.
         self.on_closed: Callable[[], None] | None = None
         self._segment_bytes = segment_bytes
@@ -186,24 +190,23 @@ class Log:
 
     def stage(
         self,
-        records: list[bytes],
-        offsets: list[int],
+        data: bytes,
         last_seq: int,
         level: Durability,
         *,
         tombstones: int = 0,
         overhead: int = 0,
     ) -> Round:
-        """Add records at the places that `reserve` gave; return the round that will commit them.
+        """Add a record at the place that `reserve` gave; return the round that will commit it.
 
         Parameters
         ----------
-        records, offsets : list of bytes, list of int
-            One behind the other from the reserved place on.
+        data : bytes
+            The record, or a batch with its members.
         last_seq : int
-            Sequence number of the last one.
+            The last sequence number in it.
         level : Durability
-            What is wanted before the records are acknowledged.
+            What is wanted before it is acknowledged.
         tombstones, overhead : int
             How many of the bytes are tombstones, and how many belong to no key.
         """
@@ -214,9 +217,9 @@ class Log:
         if not extents or extents[-1].segment is not segment:
             extents.append(Extent(segment, segment.end))
         extent = extents[-1]
-        extent.records += records
-        extent.offsets += offsets
-        nbytes = sum(map(len, records))
+        extent.records.append(data)
+        extent.offsets.append(segment.end)
+        nbytes = len(data)
         segment.end += nbytes
         extent.end = segment.end
         extent.tombstones += tombstones
@@ -229,12 +232,14 @@ class Log:
         round_.level = max(round_.level, level)
         return round_
 
-    def staged(self, segment: Segment, offset: int) -> tuple[bytes, Round]:
+    def staged(self, segment: Segment, offset: int, nbytes: int) -> tuple[bytes, Round]:
         """Bytes of a record that is not committed yet, and the round that will do so."""
         for round_ in self.pending:
             for extent in round_.extents:
                 if extent.segment is segment and extent.start <= offset < extent.end:
-                    return extent.records[bisect_right(extent.offsets, offset) - 1], round_
+                    which = bisect_right(extent.offsets, offset) - 1
+                    start = offset - extent.offsets[which]
+                    return extent.records[which][start : start + nbytes], round_
         raise AssertionError("an uncommitted record is not staged")
 
     @property
@@ -278,43 +283,44 @@ class Log:
             The round failed and was taken back.
         """
         while True:
-            with self.lock:
-                while self._leading and not round_.done:
-                    self.lock.wait()
-                if round_.done:
-                    break
-                # A leader that was interrupted left its round in flight: write it again, to the same place.
-                work = self._in_flight
-                if work is None:
-                    work = self._in_flight = self.staging
-                    self.staging = Round()
-                self._leading = True
-            self._lead(work)
+            leading = finished = False
+            error: OSError | None = None
+            try:
+                with self.lock:
+                    while self._leading and not round_.done:
+                        self._settled.wait()
+                    if round_.done:
+                        break
+                    leading = self._leading = True
+                    # A leader that was interrupted left its round in flight: write it again, to the same place.
+                    if self._in_flight is None:
+                        self._in_flight, self.staging = self.staging, Round()
+                error = self._attempt(self._in_flight)
+                finished = True
+            finally:
+                if leading:
+                    with self.lock:
+                        self._leading = False
+                        if finished:
+                            self._finish(error)
+                        self._settled.notify_all()
         if round_.error is not None:
             raise StorageError(round_.error.path, round_.error.problem) from round_.error
 
-    def _lead(self, work: Round) -> None:
-        error: OSError | None = None
-        broken = False
-        finished = False
+    def _attempt(self, work: Round) -> OSError | None:
+        """Write and sync a round, without the lock; the error that it met."""
         try:
-            try:
-                self._write(work)
-            except OSError as caught:
-                error = caught
-                broken = caught.errno not in _PASSING
-            except _SyncError as caught:
-                error = caught.args[0]
-                broken = True
-            finished = True
-        finally:
-            with self.lock:
-                self._leading = False
-                if finished and error is None:
-                    self._committed(work)
-                elif error is not None:
-                    self._failed(error, broken=broken)
-                self.lock.notify_all()
+            self._write(work)
+        except OSError as error:
+            return error
+        return None
+
+    def _finish(self, error: OSError | None) -> None:
+        assert self._in_flight is not None
+        if error is None:
+            self._committed(self._in_flight)
+        else:
+            self._failed(error)
 
     def _write(self, work: Round) -> None:
         """The disk's part of a commit, without the lock."""
@@ -324,6 +330,7 @@ class Log:
                 self._create(segment)
             file = self._open(segment)
             self._written = segment
+            extent.attempted = True
             if extent.end > segment.reserved:
                 segment.reserved = self._reserved_for(extent.end)
                 with contextlib.suppress(OSError):  # a matter of speed: whether there is space, the write will tell
@@ -344,7 +351,7 @@ class Log:
         try:
             file.sync()
         except OSError as error:
-            raise _SyncError(error) from error
+            raise _SyncError(error.errno, error.strerror, error.filename) from error
         self.syncs += 1
 
     def _create(self, segment: Segment) -> None:
@@ -369,7 +376,7 @@ class Log:
         try:
             self.folder.files.sync_dir(self.folder.path)
         except OSError as error:
-            raise _SyncError(error) from error
+            raise _SyncError(error.errno, error.strerror, error.filename) from error
 
     def _committed(self, work: Round) -> None:
         for extent in work.extents:
@@ -388,9 +395,12 @@ class Log:
         self._in_flight = None
         work.done = True
 
-    def _failed(self, error: OSError, *, broken: bool) -> None:
-        """Take back every record that is not committed; stop for good if `broken`, or if that can't be done."""
+    def _failed(self, error: OSError) -> None:
+        """Take back every record that is not committed. Stop for good unless the trouble may pass."""
         assert self._in_flight is not None
+        self.failures += 1
+        cause = error.__cause__ if isinstance(error, StorageError) else error
+        broken = isinstance(error, _SyncError) or getattr(cause, "errno", None) not in _PASSING
         rounds = [self.staging, self._in_flight]
         failure = StorageError(error.filename or self.folder.path, f"can't write the log: {error.strerror or error}")
         for round_ in rounds:
@@ -401,14 +411,13 @@ class Log:
         extents = [extent for round_ in rounds for extent in round_.extents]
         try:
             self._restore(extents, touch_disk=not broken)
-        except (OSError, _SyncError):
+        except OSError:
             self.stopped = failure
         for round_ in rounds:
             round_.error = failure
             round_.done = True
         self.staging = Round()
         self._in_flight = None
-        self.lock.notify_all()
 
     def _restore(self, extents: list[Extent], *, touch_disk: bool) -> None:
         """Give segments the ends that they had before the extents, the newest of which comes first.
@@ -422,12 +431,14 @@ class Log:
             segment.tombstones -= extent.tombstones
             segment.overhead -= extent.overhead
             if max(extent.start, segment.committed) > fmt.HEADER_BYTES:
-                cut[segment.id] = segment
+                if extent.attempted:
+                    cut[segment.id] = segment
                 continue
             # Nothing of it was ever committed. The one before may be closed by now: the next write begins a new one.
             self._before = self.folder.get(segment.header.previous)
             if segment is self.segment:
                 self.segment = None
+            cut.pop(segment.id, None)
             if self.folder.get(segment.id) is segment:
                 self.folder.forget(segment)
                 if touch_disk:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from skeg.errors import StorageError
 from skeg.kv.compaction import Compaction, choose, write_hints
@@ -112,17 +113,21 @@ class Maintenance:
                 if sync:
                     self._sync_at = None
             try:
-                if sync:
-                    for shard in self._shards:
-                        shard.log.sync()
-                if tidy:
-                    for shard in self._shards:
-                        self._tidy_shard(shard)
+                for shard in self._shards:
+                    if sync:
+                        self._attempt(shard.log.sync)
+                    if tidy:
+                        self._attempt(partial(self._tidy_shard, shard))
             except _StoppedError:
                 return
-            except StorageError as error:
-                self.error = error
-                _logger.warning("background work on a key-value store failed: %s", error)
+
+    def _attempt(self, job: Callable[[], None]) -> None:
+        """Do it; what goes wrong with one shard is no reason to neglect the others."""
+        try:
+            job()
+        except StorageError as error:
+            self.error = error
+            _logger.warning("background work on a key-value store failed: %s", error)
 
     def _due(self) -> bool:
         return self._sync_at is not None and time.monotonic() >= self._sync_at

@@ -19,7 +19,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from skeg.errors import CorruptError
+from skeg.errors import CorruptError, FormatError, VersionTooNewError
 from skeg.files import disk_errors
 from skeg.kv import format as fmt
 from skeg.kv.entries import Entries, KeyHash, newest_rows
@@ -86,6 +86,8 @@ class Recovery:
         self.dropped: list[Dropped] = []
         self.scanned_bytes = 0
         self._unfinished: list[Path] = []
+        # Segments whose damage shows before their records are read.
+        self._damaged: set[int] = set()
 
     def run(self) -> Recovered:
         """Read the folder.
@@ -133,17 +135,20 @@ class Recovery:
             path = self.folder.log_path(number)
             try:
                 headers[number] = self.folder.read_header(number)
-            except CorruptError as error:
+            except VersionTooNewError:
+                raise
+            except (CorruptError, FormatError) as error:
                 with disk_errors(path, "look at"):
                     size = self.folder.files.open(path).size()
                 if size <= fmt.HEADER_BYTES and number not in hints:
                     # The making of this file was never finished: records are only written after that.
                     self._unfinished.append(path)
                     continue
-                self._damage(path, error.offset or 0, size, error.problem)
-                if self.writable:
-                    with disk_errors(path, "set aside"):
-                        self.folder.set_aside(path)
+                self._damage(path, error.offset or 0, fmt.HEADER_BYTES, error.problem, error)
+                self._damaged.add(number)
+                # Its records prove themselves. All else that the header said is in its name and in the manifest.
+                flags = 0 if self._lineage(number) is None else fmt.COMPACTED
+                headers[number] = fmt.SegmentHeader(number, self.folder.store_id, 1, 0, flags, 0)
         return headers
 
     def _replaced(self, headers: dict[int, fmt.SegmentHeader]) -> set[int]:
@@ -151,10 +156,16 @@ class Recovery:
         gone: set[int] = set()
         for number, header in headers.items():
             if header.flags & fmt.COMPACTED:
-                gone |= self._lineage(number)
+                lineage = self._lineage(number)
+                if lineage is None:
+                    path = self.folder.log_path(number)
+                    self._damage(path, fmt.HEADER_BYTES, 0, "lineage of a compacted segment is damaged")
+                    self._damaged.add(number)
+                gone |= lineage or set()
         return gone
 
-    def _lineage(self, number: int) -> set[int]:
+    def _lineage(self, number: int) -> set[int] | None:
+        """Ids that a segment says it stands for; None if it does not say."""
         path = self.folder.log_path(number)
         place = fmt.place_of(self.folder.salt, number)
         with disk_errors(path, "read"):
@@ -164,20 +175,21 @@ class Recovery:
             data += file.pread(fmt.record_bytes(0, vlen) - fmt.RECORD_BYTES, fmt.HEADER_BYTES + fmt.RECORD_BYTES)
         head = fmt.read_record(memoryview(data), 0, place, fmt.HEADER_BYTES)
         if head is None or head.kind != fmt.LINEAGE:
-            self._damage(path, fmt.HEADER_BYTES, len(data), "lineage of a compacted segment is damaged")
-            return set()
+            return None
         return set(fmt.unpack_lineage(data[fmt.RECORD_BYTES : fmt.RECORD_BYTES + vlen]))
 
     def _read(self, segment: Segment, ends: dict[int, int], total: int, *, active: bool) -> _Part:
         """Rows of one segment, from its hint as far as that goes, else from its records."""
+        segment.damaged = segment.id in self._damaged
         size = self.folder.size(segment)
         hint = self.folder.read_hint(segment)
         # How far the records go, as far as that is written down elsewhere.
         known = segment.header.previous_bytes if segment.compacted else ends.get(segment.id, 0)
         limit = known or size
-        if size < max(limit, hint.end if hint else 0):
+        expected = max(limit, hint.end if hint else 0)
+        if size < expected:
             segment.damaged = True
-            self._damage(segment.path, size, limit - size, "the file is cut short")
+            self._damage(segment.path, size, expected - size, "the file is cut short")
             limit, hint = size, None
         start, last_seq = fmt.HEADER_BYTES, segment.header.first_seq - 1
         pieces = []
@@ -215,9 +227,11 @@ class Recovery:
         segment.end = end + len(rest)
         return [salvaged.newest()]
 
-    def _damage(self, path: Path, offset: int, nbytes: int, problem: str) -> None:
+    def _damage(
+        self, path: Path, offset: int, nbytes: int, problem: str, error: CorruptError | FormatError | None = None
+    ) -> None:
         if not self.salvage:
-            raise CorruptError(path, problem, offset=offset)
+            raise error or CorruptError(path, problem, offset=offset)
         self.dropped.append(Dropped(str(path), offset, nbytes, problem))
 
     def _tidy(self, active: Segment | None, leftovers: list[Path]) -> None:

@@ -134,7 +134,9 @@ class Folder:
     def forget(self, segment: Segment) -> None:
         """Make a segment unknown; its file closes when the last reader is done with it."""
         del self._segments[segment.id]
-        segment.file = None
+        if segment.file is not None:
+            segment.file = None
+            self._opened.remove(segment)
 
     def close(self) -> None:
         """Let go of all files."""

@@ -16,6 +16,8 @@ from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import numpy as np
+
 from skeg.errors import (
     ClosedError,
     CorruptError,
@@ -79,12 +81,12 @@ class Shard:
     ) -> None:
         self.folder = folder
         self.keys = keys
-        self.lock = threading.Condition(threading.Lock())
+        self.lock = threading.Lock()
         self.index: Index = recovered.index
         self.large = recovered.large
         self.cache = Cache(cache_bytes)
         self.writable = writable
-        self.closed = False
+        self.closing = self.closed = False
         self.log = Log(
             folder,
             self.lock,
@@ -115,11 +117,13 @@ class Shard:
         """
         with self.lock:
             self.check_open()
+            if self.closing:
+                raise ClosedError(f"{self.folder.path} is being closed")
             if not self.writable:
                 raise ReadOnlyError(self.folder.path, "opened for reading only")
             try:
                 yield
-            except SkegError:
+            except (SkegError, GeneratorExit):  # the latter: interrupted before the operation began
                 raise
             except BaseException as error:
                 self.log.stopped = StorageError(self.folder.path, f"interrupted in the middle of a change ({error!r})")
@@ -162,7 +166,7 @@ class Shard:
             segment, offset, nbytes = self._where(location)
             waiting = None
             if offset >= segment.committed:
-                data, waiting = self.log.staged(segment, offset)
+                data, waiting = self.log.staged(segment, offset, nbytes)
             else:
                 data = self.folder.read(segment, offset, nbytes)
             value = _value(segment, offset, nbytes, data, key)
@@ -192,7 +196,7 @@ class Shard:
         segment, offset, _ = self._where(location)
         wanted = fmt.RECORD_BYTES + klen
         if offset >= segment.committed:
-            data = self.log.staged(segment, offset)[0][:wanted]
+            data = self.log.staged(segment, offset, wanted)[0]
         else:
             data = self.folder.read(segment, offset, wanted)
         if len(data) < wanted:
@@ -222,7 +226,7 @@ class Shard:
             segment.place, offset, fmt.TOMBSTONE, seq, self.keys.tombstone_key(key), b"", segment.durable
         )
         self.cache.discard(key)
-        round_ = self.log.stage([record], [offset], seq, level, tombstones=len(record))
+        round_ = self.log.stage(record, seq, level, tombstones=len(record))
         self._retire([hashed], [old], round_)
         return True, round_
 
@@ -231,18 +235,18 @@ class Shard:
         if len(items) < 2:
             return next((self.set(key, value, level) for key, value in items.items()), None)
         hashes = self.keys.hashes(items)
-        nbytes = sum(fmt.record_bytes(len(key), len(value)) for key, value in items.items())
+        nbytes = fmt.batch_bytes_max(items)
         if nbytes > fmt.BATCH_BYTES_MAX:
             raise ParameterError("pairs", f"{nbytes} bytes", f"at most {fmt.BATCH_BYTES_MAX} bytes for one shard")
-        segment, offset = self.log.reserve(fmt.RECORD_BYTES + nbytes)
+        segment, offset = self.log.reserve(nbytes)
         seq = self.log.next_seq
-        records, offsets = fmt.pack_values(segment.place, offset + fmt.RECORD_BYTES, seq, items)
-        head = fmt.pack_batch(segment.place, offset, seq, records, segment.durable)
-        news = self._locations(segment, records, offsets)
+        members, offsets, sizes = fmt.pack_values(segment.place, offset + fmt.RECORD_BYTES, seq, items)
+        data = fmt.pack_batch(segment.place, offset, seq, members, segment.durable)
+        news = fmt.pack_locations(segment.id, offsets >> 3, sizes >> 3).tolist()
+        self._note_large(news, sizes)
         olds = self._insert(items, hashes, news)
         self.cache.discard_many(items)
-        last = seq + len(items) - 1
-        round_ = self.log.stage([head, *records], [offset, *offsets], last, level, overhead=len(head))
+        round_ = self.log.stage(data, seq + len(items) - 1, level, overhead=fmt.RECORD_BYTES)
         round_.add(hashes, olds, news)
         return round_
 
@@ -307,19 +311,22 @@ class Shard:
         segment, offset = self.log.reserve(fmt.RECORD_BYTES + nbytes)
         seq = self.log.next_seq
         at = offset + fmt.RECORD_BYTES
-        offsets = list(range(at, at + nbytes, fmt.TOMBSTONE_BYTES))
-        records = [
+        members = b"".join(
             fmt.pack_record(
-                segment.place, o, fmt.TOMBSTONE, seq + i, fmt.TOMBSTONE_KEY.pack(h, check), b"", fmt.MEMBER * 8
+                segment.place,
+                at + i * fmt.TOMBSTONE_BYTES,
+                fmt.TOMBSTONE,
+                seq + i,
+                fmt.TOMBSTONE_KEY.pack(hashed, check),
+                b"",
+                fmt.MEMBER * 8,
             )
-            for i, (o, (h, check, _)) in enumerate(zip(offsets, there, strict=True))
-        ]
-        head = fmt.pack_batch(segment.place, offset, seq, records, segment.durable)
-        self.cache.clear()
-        last = seq + len(records) - 1
-        round_ = self.log.stage(
-            [head, *records], [offset, *offsets], last, level, tombstones=nbytes, overhead=len(head)
+            for i, (hashed, check, _) in enumerate(there)
         )
+        data = fmt.pack_batch(segment.place, offset, seq, members, segment.durable)
+        self.cache.clear()
+        last = seq + len(there) - 1
+        round_ = self.log.stage(data, last, level, tombstones=nbytes, overhead=fmt.RECORD_BYTES)
         self._retire([h for h, _, _ in there], [old for _, _, old in there], round_)
         return len(there), round_
 
@@ -328,19 +335,20 @@ class Shard:
         segment, offset = self.log.reserve(fmt.record_bytes(len(key), len(value)))
         seq = self.log.next_seq
         record = fmt.pack_record(segment.place, offset, fmt.VALUE, seq, key, value, segment.durable)
-        new = self._locations(segment, [record], [offset])[0]
+        new = fmt.pack_location(segment.id, offset, len(record))
+        if len(record) >= fmt.LARGE_BYTES:
+            self.large[new] = len(record)
         self.cache.discard(key)
-        round_ = self.log.stage([record], [offset], seq, level)
+        round_ = self.log.stage(record, seq, level)
         self._point(hashed, old, new)
         round_.add([hashed], [old], [new])
         return round_
 
-    def _locations(self, segment: Segment, records: list[bytes], offsets: list[int]) -> list[int]:
-        pack, number = fmt.pack_location, segment.id
-        locations = [pack(number, offset, len(record)) for offset, record in zip(offsets, records, strict=True)]
-        if max(map(len, records)) >= fmt.LARGE_BYTES:
-            self.large |= {at: len(r) for at, r in zip(locations, records, strict=True) if len(r) >= fmt.LARGE_BYTES}
-        return locations
+    def _note_large(self, locations: list[int], sizes: fmt.I64) -> None:
+        """Remember the sizes that locations don't tell."""
+        if sizes.max() >= fmt.LARGE_BYTES:
+            for i in np.flatnonzero(sizes >= fmt.LARGE_BYTES).tolist():
+                self.large[locations[i]] = int(sizes[i])
 
     def _retire(self, hashes: list[int], olds: list[int], round_: Round) -> None:
         """Take deleted keys out of the index, and remember them until that is committed."""
@@ -422,6 +430,11 @@ class Shard:
                     self.folder.remove([segment.path])
         self.folder.sync()
 
+    def refuse_writers(self) -> None:
+        """Let no operation begin that changes the shard: it is being closed."""
+        with self.lock:
+            self.closing = True
+
     def close(self) -> None:
         """Let go of memory and files."""
         with self.lock:
@@ -431,7 +444,7 @@ class Shard:
 
     def abandon(self) -> None:
         """Close without waiting for anybody: in the child of a fork, where nobody will let go of the lock."""
-        self.lock = threading.Condition(threading.Lock())
+        self.lock = threading.Lock()
         self.close()
 
     def check_open(self) -> None:

@@ -134,7 +134,7 @@ class Store:
         return self.get(key) is not None
 
     def __len__(self) -> int:
-        for shard in self._parts.shards:
+        for shard in self._parts:
             shard.check_open()
         return sum(map(len, self._parts.shards))
 
@@ -318,7 +318,7 @@ class Store:
         wanted = as_key(prefix)
         level = self._parts.level(durability)
         count = 0
-        for shard in self._parts.shards:
+        for shard in self._parts:
             with shard.compacting:
                 count += _erase(shard, wanted, level)
         self._parts.written(level)
@@ -335,7 +335,7 @@ class Store:
 
     def sync(self) -> None:
         """Put everything written so far on stable storage, whatever its durability."""
-        for shard in self._parts.shards:
+        for shard in self._parts:
             with shard.changing():
                 pass
             shard.log.sync()
@@ -365,7 +365,11 @@ class Store:
         return [problem for shard in self._parts.shards for problem in verify_shard(shard)]
 
     def close(self) -> None:
-        """Put everything on stable storage and let go of the files; closing twice is allowed."""
+        """Put everything on stable storage and let go of the files; closing twice is allowed.
+
+        Raises StorageError when the disk refuses, or has refused before and something acknowledged below `SYNC` may be
+        lost; the files are let go of even then.
+        """
         if self._closed:
             return
         self._closed = True
@@ -373,12 +377,13 @@ class Store:
         with contextlib.ExitStack() as cleanup:
             if self._lock is not None:
                 cleanup.callback(self._lock.release)
-            for shard in self._parts.shards:
+            for shard in self._parts:
                 cleanup.callback(shard.close)
+                shard.refuse_writers()
             if self._parts.maintenance is not None:
                 self._parts.maintenance.stop()
-            for shard in self._parts.shards:
-                if shard.writable and shard.log.stopped is None:
+            for shard in self._parts:
+                if shard.writable and (shard.log.stopped is None or shard.log.unsynced):
                     shard.log.sync()
                     with shard.compacting:
                         write_hints(shard, _no_pause, active=True)
@@ -418,7 +423,7 @@ class Store:
     def _abandon(self) -> None:
         """In the child of a fork: the store belongs to the parent."""
         self._closed = True
-        for shard in self._parts.shards:
+        for shard in self._parts:
             shard.abandon()
         if self._lock is not None:
             self._lock.release()  # closes this process's copy; the parent goes on holding the lock
