@@ -3,6 +3,8 @@
 #   make test    linter, type checker, the kernel lanes, the whole test suite
 # and for later:
 #   make bench   skeg beside other libraries on the same data (installs them in an environment of their own)
+#   make bench-kv  the key-value store beside other stores
+#   make soak    crash the key-value store for about half an hour and look for lost writes
 #   make coverage, make wheel, make clean
 # Another interpreter: make demo PYTHON=python3.12
 PYTHON ?= python3
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test lint lanes bench coverage wheel clean
+.PHONY: help demo test lint lanes bench bench-kv soak coverage wheel clean
 
 help:
 	@sed -n '/^[^#]/q; s/^# \{0,1\}//p' Makefile
@@ -37,6 +39,12 @@ lanes: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/compare.py $(BENCH_ARGS)
+
+bench-kv: $(VENV)/installed-dev
+	$(BIN)/python tests/bench/kv.py $(BENCH_ARGS)
+
+soak: $(VENV)/installed-dev
+	$(BIN)/python tests/soak/kv.py $(SOAK_ARGS)
 
 # Kernels count what ran with the JIT off: compiled code can't be traced.
 coverage: $(VENV)/installed-dev

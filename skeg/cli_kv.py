@@ -40,9 +40,10 @@ _SPELL: Mapping[str | None, Callable[[bytes], str]] = {
 _store = click.argument("store", metavar="DIR", type=existing_path)
 _new_store = click.argument("store", metavar="DIR", type=click.Path(path_type=Path))
 _prefix = click.option("--prefix", default="", help="Only keys that begin so.")
-_file_format = click.option(
-    "--format", "file_format", type=click.Choice(["ndjson", "dump"]), default="ndjson", show_default=True
-)
+
+
+def _file_format(*choices: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option("--format", "file_format", type=click.Choice(choices), default=choices[0], show_default=True)
 
 
 def _spelling(what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -185,7 +186,7 @@ def verify(store: Path, json_output: bool) -> None:
 @kv.command("export")
 @_store
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
-@_file_format
+@_file_format("ndjson", "dump")
 @_prefix
 @_spelling("the prefix")
 @json_option
@@ -206,19 +207,30 @@ def export_(store: Path, file: str, file_format: str, prefix: str, spelling: str
 
 @kv.command("import")
 @_new_store
-@click.argument("file", type=click.File("rb"))
-@_file_format
+@click.argument("source", type=click.Path(exists=True, allow_dash=True))
+@_file_format("ndjson", "dump", "original")
 @json_option
-def import_(store: Path, file: IO[bytes], file_format: str, json_output: bool) -> None:
-    """Set the pairs of FILE, which `skeg kv export` wrote, in the store; - is stdin.
+def import_(store: Path, source: str, file_format: str, json_output: bool) -> None:
+    """Set the pairs of SOURCE in the store.
 
-    Makes the store if need be. Pairs before a damaged place may have been set.
+    ndjson, dump: a file that `skeg kv export` wrote; - is stdin. Pairs before a damaged place may have been set.
+    original: the data folder of the original skeg, the program in Rust, which must not be running, or the folder of one
+    of its shards. Everything is checked before the first pair is set.
+
+    Makes the store if need be.
     """
+    from skeg.kv.original import import_original
     from skeg.kv.transfer import import_store
 
     with _open(store, "rw") as opened:
-        count = import_store(opened, file, file_format=file_format)
-    show({"store": str(store), "pairs": count}, json_output)
+        if file_format == "original":
+            imported = import_original(opened, source)
+            places = [{"path": p.path, "offset": p.offset, "problem": p.problem} for p in imported.unfinished]
+            found = {"pairs": imported.pairs, "unfinished": places}
+        else:
+            file = sys.stdin.buffer if source == "-" else source
+            found = {"pairs": import_store(opened, file, file_format=file_format)}
+    show({"store": str(store), **found}, json_output)
 
 
 def _bytes(text: str, spelling: str | None) -> bytes:

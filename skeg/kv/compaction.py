@@ -29,19 +29,18 @@ from skeg.errors import CorruptError, StorageError
 from skeg.fileops import write_all
 from skeg.files import disk_errors
 from skeg.kv import format as fmt
-from skeg.kv.entries import Entries
+from skeg.kv.entries import Entries, Rows
 from skeg.kv.hints import Hint
 from skeg.kv.index import HASH_END
 from skeg.kv.scan import Scan, Walk, engine_for
-from skeg.kv.segments import CLOSED, Segment
+from skeg.kv.segments import CLOSED, SYNC_BYTES, Segment
 from skeg.kv.shard import Shard
 
-# Bytes read, checked and written at a time; a sync follows each megabyte, so that none of them has much to do.
+# Bytes read, checked and written at a time.
 _SLICE_BYTES = 64 << 10
-_SYNC_BYTES = 1 << 20
 
-# Index slots changed with the lock held once.
-_SWITCHED_AT_A_TIME = 2048
+# Records handled in one call that lets no other thread run, or with the lock held.
+_AT_A_TIME = 2048
 
 # Segments with less than this part of live bytes are compacted in the background: at most twice the space is used.
 LIVE_PART_MAX = 0.5
@@ -130,7 +129,8 @@ def write_hints(shard: Shard, pause: Pause, *, active: bool = False) -> None:
     for segment, end in wanted:
         if segment.hinted != end and end > fmt.HEADER_BYTES and not segment.damaged:
             scan = scan_segment(shard, segment, end)
-            shard.folder.write_hint(Hint(segment.id, end, scan.last_seq, scan.overhead, scan.entries.newest()))
+            hint = Hint(segment.id, end, scan.last_seq, scan.overhead, scan.entries.newest())
+            shard.folder.write_hint(hint, pause)
             segment.hinted = end
             pause()
 
@@ -230,7 +230,8 @@ class Compaction:
         segment = self._publish(output)
         self._switch(segment, hashes, old, new)
         if len(entries):
-            self.shard.folder.write_hint(Hint(self.number, segment.end, output.last_seq, output.overhead, entries))
+            hint = Hint(self.number, segment.end, output.last_seq, output.overhead, entries)
+            self.shard.folder.write_hint(hint, self.pause)
             segment.hinted = segment.end
         before = sum(source.end for source in self.sources)
         with self.shard.lock:
@@ -259,9 +260,16 @@ class Compaction:
 
     def _copy(self, output: _Output, locations: U64) -> U64:
         """Copy the records at `locations`; their new locations."""
+        parts = [np.empty(0, np.uint64)]
+        for start in range(0, len(locations), _AT_A_TIME):
+            new = self._copy_some(output, locations[start : start + _AT_A_TIME].tolist())
+            parts.append(np.array(new, np.uint64))
+        return np.concatenate(parts)
+
+    def _copy_some(self, output: _Output, locations: list[int]) -> list[int]:
         new = []
         window, base, segment = b"", 0, self.sources[0]
-        for location in locations.tolist():
+        for location in locations:
             number, offset, nbytes = fmt.unpack_location(location)
             nbytes = nbytes or self.shard.large[location]
             if number != segment.id or offset + nbytes > base + len(window):
@@ -273,7 +281,7 @@ class Compaction:
                 window = self.shard.read(segment, offset, max(_SLICE_BYTES, nbytes))
             start = offset - base
             new.append(output.copy(window[start : start + nbytes], segment, offset))
-        return np.array(new, np.uint64)
+        return new
 
     def _copy_tombstones(self, output: _Output) -> None:
         """Copy the tombstones of keys of which another segment holds an older value."""
@@ -316,14 +324,12 @@ class Compaction:
     def _switch(self, segment: Segment, hashes: U64, old: U64, new: U64) -> None:
         """Let the index point to the copies."""
         shard = self.shard
-        sizes = np.array([shard.large.get(location, 0) for location in old.tolist()], np.int64) if shard.large else None
-        if sizes is not None:
-            for row in np.flatnonzero(sizes).tolist():
-                shard.large[int(new[row])] = int(sizes[row])
+        for row in np.flatnonzero((old & np.uint64(fmt.SIZE_MASK)) == fmt.SIZE_MASK).tolist():
+            shard.large[int(new[row])] = shard.large[int(old[row])]
         sources = {source.id for source in self.sources}
         order = np.argsort(hashes)
-        for start in range(0, len(order), _SWITCHED_AT_A_TIME):
-            rows = order[start : start + _SWITCHED_AT_A_TIME]
+        for start in range(0, len(order), _AT_A_TIME):
+            rows = order[start : start + _AT_A_TIME]
             with shard.lock:
                 moved = shard.index.move(hashes[rows], old[rows], new[rows])
                 for location in new[rows[~moved]].tolist():
@@ -346,7 +352,7 @@ class _Output:
         self.overhead = len(lineage)
         self.last_seq = 0
         self._first_seq = 0
-        self._rows: list[tuple[int, int, int, int, int]] = []
+        self._rows = Rows()
         self._pending = [lineage]
         self._written = fmt.HEADER_BYTES
         self._synced = 0
@@ -377,7 +383,7 @@ class _Output:
         self.tombstones += len(record)
 
     def _add(self, record: bytes, seq: int, hashed: int, check: int, size: int) -> None:
-        self._rows.append((hashed, seq, check, self.end >> 3, size))
+        self._rows.add((hashed, seq, check, self.end >> 3, size))
         self._pending.append(record)
         self.end += len(record)
         self.last_seq = max(self.last_seq, seq)
@@ -393,7 +399,7 @@ class _Output:
             write_all(self._file, b"".join(self._pending), self._written)
             self._pending = []
             self._written = self.end
-            if self.end - self._synced >= _SYNC_BYTES:
+            if self.end - self._synced >= SYNC_BYTES:
                 self._file.sync()
                 self._synced = self.end
 
@@ -404,7 +410,7 @@ class _Output:
             write_all(self._file, fmt.pack_header(self.header()), 0)
             self._file.sync()
         self._finished = True
-        return Entries.of_rows(self._rows).newest()
+        return self._rows.entries().newest()
 
     def header(self) -> fmt.SegmentHeader:
         """Header of the file."""

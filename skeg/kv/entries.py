@@ -69,6 +69,13 @@ class KeyHash:
         return fmt.TOMBSTONE_KEY.pack(self.hash(key), self.check(key))
 
 
+Row = tuple[int, int, int, int, int]
+"""Values of one row, in the order of `COLUMNS`."""
+
+# Rows turned into arrays at a time: while that is done no other thread can run.
+_ROWS_AT_A_TIME = 2048
+
+
 @attrs.frozen(eq=False)
 class Entries:
     """Rows of one segment, or of several.
@@ -98,8 +105,8 @@ class Entries:
         return Entries(*(getattr(self, name)[rows] for name in COLUMNS))
 
     @classmethod
-    def of_rows(cls, rows: Sequence[tuple[int, int, int, int, int]]) -> Entries:
-        """Rows given one by one, their values in the order of `COLUMNS`."""
+    def of_rows(cls, rows: Sequence[Row]) -> Entries:
+        """A few rows."""
         columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
         return cls(*(np.array(column, kind) for column, kind in zip(columns, COLUMNS.values(), strict=True)))
 
@@ -129,6 +136,25 @@ class Entries:
     def locations(self, segment: int) -> NDArray[np.uint64]:
         """Where each record is, as `skeg.kv.format.pack_location` says; 0 for tombstones. All are in one segment."""
         return np.where(self.size == 0, np.uint64(0), fmt.pack_locations(segment, self.offset, self.size))
+
+
+class Rows:
+    """Rows that are added one by one."""
+
+    def __init__(self) -> None:
+        self._added: list[Row] = []
+        self._parts: list[Entries] = []
+
+    def add(self, row: Row) -> None:
+        """Add one."""
+        self._added.append(row)
+        if len(self._added) == _ROWS_AT_A_TIME:
+            self._parts.append(Entries.of_rows(self._added))
+            self._added = []
+
+    def entries(self) -> Entries:
+        """All that were added, in order."""
+        return Entries.join([*self._parts, Entries.of_rows(self._added)])
 
 
 def newest_rows(hashes: NDArray[np.uint64], checks: NDArray[np.uint32], seqs: NDArray[np.uint64]) -> NDArray[np.intp]:

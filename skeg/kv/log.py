@@ -351,7 +351,7 @@ class Log:
         try:
             file.sync()
         except OSError as error:
-            raise _SyncError(error.errno, error.strerror, error.filename) from error
+            raise _SyncError from error
         self.syncs += 1
 
     def _create(self, segment: Segment) -> None:
@@ -376,7 +376,7 @@ class Log:
         try:
             self.folder.files.sync_dir(self.folder.path)
         except OSError as error:
-            raise _SyncError(error.errno, error.strerror, error.filename) from error
+            raise _SyncError from error
 
     def _committed(self, work: Round) -> None:
         for extent in work.extents:
@@ -399,10 +399,11 @@ class Log:
         """Take back every record that is not committed. Stop for good unless the trouble may pass."""
         assert self._in_flight is not None
         self.failures += 1
-        cause = error.__cause__ if isinstance(error, StorageError) else error
-        broken = isinstance(error, _SyncError) or getattr(cause, "errno", None) not in _PASSING
+        # What the disk said, in whatever it was wrapped on the way.
+        origin = error.__cause__ if isinstance(error.__cause__, OSError) else error
+        broken = isinstance(error, _SyncError) or origin.errno not in _PASSING
         rounds = [self.staging, self._in_flight]
-        failure = StorageError(error.filename or self.folder.path, f"can't write the log: {error.strerror or error}")
+        failure = StorageError(self.folder.path, f"can't write the log: {origin.strerror or origin}")
         for round_ in rounds:
             self._take_back(round_)
             round_.extents.reverse()

@@ -88,6 +88,7 @@ class Recovery:
         self._unfinished: list[Path] = []
         # Segments whose damage shows before their records are read.
         self._damaged: set[int] = set()
+        self._hints: set[int] = set()
 
     def run(self) -> Recovered:
         """Read the folder.
@@ -101,20 +102,21 @@ class Recovery:
         StorageError
             The disk refused.
         """
-        logs, hints, unfinished = self.folder.listing()
-        headers = self._headers(logs, hints)
+        logs, hints, self._unfinished = self.folder.listing()
+        self._hints = set(hints)
+        headers = self._headers(logs)
         gone = self._replaced(headers)
-        for number in sorted(set(hints) - set(logs) - gone):
+        for number in sorted(self._hints - set(logs) - gone):
             self._damage(self.folder.log_path(number), 0, 0, "the segment is missing, though its hint is there")
         segments = [self.folder.add(header) for number, header in sorted(headers.items()) if number not in gone]
         written = [segment for segment in segments if not segment.compacted]
         active = written[-1] if written else None
         ends = {s.header.previous: s.header.previous_bytes for s in written}
-        total = sum(self.folder.size(segment) for segment in segments if segment.id not in hints)
+        total = sum(self.folder.size(segment) for segment in segments if segment.id not in self._hints)
         parts = [self._read(segment, ends, total, active=segment is active) for segment in segments]
         index, large = self._resolve(parts)
         if self.writable:
-            leftovers = [*unfinished, *self._unfinished, *map(self.folder.hint_path, sorted(set(hints) - set(headers)))]
+            leftovers = [*self._unfinished, *map(self.folder.hint_path, sorted(self._hints - set(headers)))]
             for number in sorted(gone & set(logs)):
                 leftovers += [self.folder.log_path(number), self.folder.hint_path(number)]
             self._tidy(active, leftovers)
@@ -129,7 +131,7 @@ class Recovery:
             scanned_bytes=self.scanned_bytes,
         )
 
-    def _headers(self, logs: list[int], hints: list[int]) -> dict[int, fmt.SegmentHeader]:
+    def _headers(self, logs: list[int]) -> dict[int, fmt.SegmentHeader]:
         headers = {}
         for number in logs:
             path = self.folder.log_path(number)
@@ -140,7 +142,7 @@ class Recovery:
             except (CorruptError, FormatError) as error:
                 with disk_errors(path, "look at"):
                     size = self.folder.files.open(path).size()
-                if size <= fmt.HEADER_BYTES and number not in hints:
+                if size <= fmt.HEADER_BYTES and number not in self._hints:
                     # The making of this file was never finished: records are only written after that.
                     self._unfinished.append(path)
                     continue
@@ -193,6 +195,8 @@ class Recovery:
             limit, hint = size, None
         start, last_seq = fmt.HEADER_BYTES, segment.header.first_seq - 1
         pieces = []
+        if hint is None and segment.id in self._hints:
+            self._unfinished.append(self.folder.hint_path(segment.id))  # not synced when the power went
         if hint is not None:
             pieces = [hint.entries]
             start, last_seq = hint.end, hint.last_seq

@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 
 from skeg.kv import format as fmt
-from skeg.kv.entries import COLUMNS, Entries, KeyHash
+from skeg.kv.entries import COLUMNS, Entries, KeyHash, Row, Rows
 
 # Bytes from which it pays to load Numba: the plain engine takes about as long for them as loading does.
 KERNEL_BYTES = 32 << 20
@@ -79,7 +79,7 @@ def engine_for(nbytes: int) -> Engine:
 def scan_plain(data: bytes, base: int, walk: Walk, keys: KeyHash) -> Scan:
     """Walk the records in `data`, which starts at offset `base` of the segment, without Numba."""
     view = memoryview(data)
-    rows: list[tuple[int, int, int, int, int]] = []
+    rows = Rows()
     start = 0
     last_seq = walk.last_seq
     while start < len(view):
@@ -93,10 +93,11 @@ def scan_plain(data: bytes, base: int, walk: Walk, keys: KeyHash) -> Scan:
                 break
         else:
             members = [(start, head)] if head.kind != fmt.LINEAGE else []
-        rows += (_row(view, base, at, member, keys) for at, member in members)
+        for at, member in members:
+            rows.add(_row(view, base, at, member, keys))
         last_seq = max(last_seq, members[-1][1].seq if members else 0)
         start += nbytes
-    entries = Entries.of_rows(rows)
+    entries = rows.entries()
     return Scan(entries, base + start, last_seq, start - entries.nbytes)
 
 
@@ -156,7 +157,7 @@ def _members(
     return members if at == end else None
 
 
-def _row(view: memoryview, base: int, at: int, head: fmt.RecordHead, keys: KeyHash) -> tuple[int, int, int, int, int]:
+def _row(view: memoryview, base: int, at: int, head: fmt.RecordHead, keys: KeyHash) -> Row:
     """hash, seq, check, offset and size of one record."""
     key = bytes(view[at + fmt.RECORD_BYTES : at + fmt.RECORD_BYTES + head.klen])
     if head.kind == fmt.TOMBSTONE:

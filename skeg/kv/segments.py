@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from skeg.errors import CorruptError
@@ -17,7 +17,11 @@ from skeg.files import disk_errors
 from skeg.kv import format as fmt
 from skeg.kv.hints import Hint, pack_hint, unpack_hint
 
-_NAME = re.compile(r"(\d{10})\.(log|hint)")
+_NAME = re.compile(r"([0-9]{10})\.(log|hint)")
+
+# Bytes after which a file that is written in the background is synced: whoever waits for the disk then waits for no
+# more than that.
+SYNC_BYTES = 512 << 10
 
 # Far beyond any segment: all of a closed segment is committed.
 CLOSED = 1 << 62
@@ -210,25 +214,23 @@ class Folder:
         except (OSError, CorruptError):
             return None
 
-    def write_hint(self, hint: Hint) -> None:
-        """Write or replace the hint of a segment.
+    def write_hint(self, hint: Hint, pause: Callable[[], None]) -> None:
+        """Write or replace the hint of a segment, calling `pause` between pieces. Raises StorageError.
 
-        It is not synced: one that a power cut damages is made anew. Raises StorageError.
+        A crash may leave a hint that is damaged: it is made anew.
         """
         path = self.hint_path(hint.segment)
+        temporary = path.with_name(path.name + ".tmp")
+        data = memoryview(pack_hint(hint, self.store_id))
         with disk_errors(path, "write"):
-            self._write_tmp(path, [pack_hint(hint, self.store_id)]).close()
-            self.files.rename(_tmp(path), path)
-
-    def _write_tmp(self, path: Path, parts: Iterable[bytes]) -> File:
-        temporary = _tmp(path)
-        self.remove([temporary])
-        file = self.files.open(temporary, create=True)
-        offset = 0
-        for part in parts:
-            write_all(file, part, offset)
-            offset += len(part)
-        return file
+            self.remove([temporary])
+            file = self.files.open(temporary, create=True)
+            for offset in range(0, len(data), SYNC_BYTES):
+                write_all(file, data[offset : offset + SYNC_BYTES], offset)
+                file.sync()
+                pause()
+            file.close()
+            self.files.rename(temporary, path)
 
     def remove(self, paths: Iterable[Path]) -> None:
         """Remove files; those that are missing are no error, other trouble is (OSError)."""
@@ -246,7 +248,3 @@ class Folder:
         """Make the names in the folder durable."""
         with disk_errors(self.path, "sync the folder"):
             self.files.sync_dir(self.path)
-
-
-def _tmp(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")
