@@ -139,6 +139,9 @@ def compact_shard(shard: Shard, limit: int) -> int:
     """Give back all that can be given back, in runs of about `limit` bytes; return how many bytes."""
     with shard.compacting:
         with shard.changing():
+            pass  # refuse at once what can't be done
+        shard.log.sync()
+        with shard.changing():
             segment = shard.log.segment
             ends = segment is not None and (segment.dead or segment.tombstones)
         if ends:
@@ -310,15 +313,15 @@ class Compaction:
             with disk_errors(self.path, "publish"):
                 shard.folder.files.rename(output.temporary, self.path)
             shard.folder.sync()
-        except StorageError as error:
             with shard.lock:
-                shard.log.stopped = error
+                segment = shard.folder.add(output.header())
+                segment.end = segment.reserved = output.end
+                segment.tombstones = output.tombstones
+                segment.overhead = output.overhead
+        except BaseException as error:  # Ctrl-C too
+            with shard.lock:
+                shard.log.stopped = StorageError(self.path, f"publishing a compacted segment failed ({error!r})")
             raise
-        with shard.lock:
-            segment = shard.folder.add(output.header())
-            segment.end = segment.reserved = output.end
-            segment.tombstones = output.tombstones
-            segment.overhead = output.overhead
         return segment
 
     def _switch(self, segment: Segment, hashes: U64, old: U64, new: U64) -> None:

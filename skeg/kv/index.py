@@ -289,17 +289,16 @@ class Index:
         Parameters
         ----------
         hashes, locations : array of uint64, shape (n,)
-            The entries, in any order.
+            The entries, ordered by hash.
         """
         assert not self._count, "only an empty index can be loaded"
         self._start((len(hashes) // _ENTRIES_MAX).bit_length())
         self._count = len(hashes)
-        numbers = hashes >> _TOP_SHIFT >> self._shift
-        order = numbers.astype(np.uint16 if self._depth <= 16 else np.uint32).argsort(kind="stable")
-        ends = np.bincount(numbers.astype(np.int64), minlength=1 << self._depth).cumsum().tolist()
-        for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
-            part = order[start:end]
-            self._directory[number] = _Table(np.column_stack((hashes[part], locations[part])), self._depth)
+        firsts = [number << (64 - self._depth) for number in range(1 << self._depth)]
+        starts = np.searchsorted(hashes, np.array(firsts, np.uint64)).tolist()
+        for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(hashes)], strict=True)):
+            part = np.column_stack((hashes[start:end], locations[start:end]))
+            self._directory[number] = _Table(part, self._depth)
 
     def freeze(self) -> Frozen:
         """Return a snapshot: quick, as tables are shared until they change here."""

@@ -445,6 +445,12 @@ class Log:
                 if touch_disk:
                     self.folder.remove([segment.path])
                     self._sync_folder()
+        begun = self.segment
+        if begun is not None and begun.reserved == 0:
+            # No file yet, and its header speaks of an end of the segment before that is no more.
+            self._before = self.folder.get(begun.header.previous)
+            self.folder.forget(begun)
+            self.segment = None
         self._written = self.segment or self._before
         for segment in cut.values() if touch_disk else ():
             file = self.folder.open(segment)

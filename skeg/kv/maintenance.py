@@ -73,7 +73,6 @@ class Maintenance:
         self._tidy = False
         self._sync_at: float | None = None
         self._thread: threading.Thread | None = None
-        self._pace = Pace(self._stop)
 
     def tidy(self) -> None:
         """A segment was closed: see to its hint, and to compaction."""
@@ -134,12 +133,13 @@ class Maintenance:
 
     def _tidy_shard(self, shard: Shard) -> None:
         with shard.compacting:
-            write_hints(shard, self._pace)
+            pace = Pace(self._stop)
+            write_hints(shard, pace)
             while True:
                 with shard.lock:
                     sources = choose(shard, self._segment_bytes)
                 if not sources:
                     return
-                self._pace.backlog = len(sources)
-                Compaction(shard, sources, self._pace).run()
+                pace.backlog = len(sources)
+                Compaction(shard, sources, pace).run()
                 self.compactions += 1

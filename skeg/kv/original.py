@@ -63,7 +63,7 @@ _HEAD = struct.Struct("<IQIIB")
 _MEMBERS = struct.Struct("<I")
 _BATCH_BYTES = 1 << 20
 _READ_BYTES = 1 << 18
-_SHARD = re.compile(r"shard-([0-9]+)")
+_SHARD = re.compile(r"shard-(0|[1-9][0-9]*)")
 _SEGMENT = re.compile(r"([0-9]+)\.seg")
 _SEGMENT_SHIFT = 32
 
@@ -91,8 +91,8 @@ def import_original(store: Store, source: AnyPath) -> Imported:
     """Set every key that a data folder of the original has a value for, in batches of about a MiB.
 
     Everything is checked before the first is set. That takes 33 bytes of memory for each record, replaced and deleted
-    ones too, and as much again for a moment; keys are told apart by a random 128-bit hash. Values are read as they are
-    set. The original must not be running meanwhile.
+    ones too, and about as much again for a moment; keys are told apart by a random 128-bit hash. Values are read when
+    they are set. The original must not be running meanwhile.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def import_original(store: Store, source: AnyPath) -> Imported:
     ------
     CorruptError
         Names the place of the damage, or of a key that two shards have, or the folder that lacks a shard. Nothing was
-        set.
+        set, unless a file has changed since it was checked.
     FormatError
         No such folder, a record of an unknown kind, or a key or value that is larger than a store takes. Nothing was
         set.
@@ -198,17 +198,19 @@ def _segments(source: Path) -> list[_Segment]:
     if source.is_file():
         raise FormatError(source, "not a folder")
     shards = {int(match[1]): source / name for name in _names(source) if (match := _SHARD.fullmatch(name))}
-    missing = [number for number in range(max(shards, default=0)) if number not in shards] if shards else []
+    missing = set(range(max(shards, default=0))) - shards.keys()
     if missing:
         raise CorruptError(
-            source, "shards are missing", expected=f"shard-0 to shard-{max(shards)}", found=f"no shard-{missing[0]}"
+            source, "shards are missing", expected=f"shard-0 to shard-{max(shards)}", found=f"no shard-{min(missing)}"
         )
-    found = [segment for number in sorted(shards) for segment in _segments_of(shards[number], number)]
-    if not shards and not (found := _segments_of(source, 0)):
+    if shards:
+        return [segment for number in sorted(shards) for segment in _segments_of(shards[number], number)]
+    segments = _segments_of(source, 0)
+    if not segments:
         raise FormatError(
             source, "not data of the original", expected="folders shard-<number>, or files <id>.seg", found="none"
         )
-    return found
+    return segments
 
 
 def _segments_of(folder: Path, shard: int) -> list[_Segment]:

@@ -27,8 +27,10 @@ from skeg.kv.index import Index
 from skeg.kv.scan import Walk, engine_for, entries_of, whole_records_after
 from skeg.kv.segments import Folder, Segment
 
-# Keys are resolved in this many groups by hash at least, so that what is being sorted stays in the CPU's cache.
+# Keys are resolved in groups of about so many rows, by the first bits of their hashes, so that what is being sorted
+# stays in the CPU's cache.
 _GROUP_ROWS = 1 << 16
+_GROUP_BITS_MAX = 16
 
 
 @attrs.define
@@ -56,7 +58,7 @@ class Recovered:
 
 @attrs.define(eq=False)
 class _Part:
-    """What one segment holds: pieces of rows that are ordered by hash each."""
+    """What one segment holds: pieces of rows, each in the order of `Entries.grouped` at least."""
 
     segment: Segment
     pieces: list[Entries]
@@ -207,7 +209,7 @@ class Recovery:
             walk = Walk(segment.place, segment.compacted, last_seq)
             scan = engine_for(total)(data, start, walk, self.keys)
             self.scanned_bytes += scan.end - start
-            pieces.append(scan.entries.newest())
+            pieces.append(scan.entries.grouped())
             segment.end, last_seq = scan.end, scan.last_seq
             segment.overhead += scan.overhead
             rest = data[scan.end - start :]
@@ -229,7 +231,7 @@ class Recovery:
         self._damage(segment.path, end, lost, "record does not match its checksum")
         segment.damaged = True
         segment.end = end + len(rest)
-        return [salvaged.newest()]
+        return [salvaged.grouped()]
 
     def _damage(
         self, path: Path, offset: int, nbytes: int, problem: str, error: CorruptError | FormatError | None = None
@@ -274,7 +276,7 @@ class Recovery:
         hashes, locations = _newest(columns)
         index = Index()
         index.load(hashes, locations)
-        live = _bytes_by_segment(locations, large)
+        live = _bytes_by_segment(locations, large, [part.segment.id for part in parts])
         for part in parts:
             segment = part.segment
             segment.dead = segment.live - live.get(segment.id, 0)
@@ -290,9 +292,9 @@ _Columns = tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint64], NDA
 
 
 def _newest(columns: list[_Columns]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Hashes and locations of the newest rows that are no tombstones; each piece of `columns` is ordered by hash."""
+    """Hashes and locations of the newest rows that are no tombstones, ordered by hash; `columns` are of pieces."""
     total = sum(len(piece[0]) for piece in columns)
-    bits = max(0, (total // _GROUP_ROWS).bit_length())
+    bits = min((total // _GROUP_ROWS).bit_length(), _GROUP_BITS_MAX)
     edges = np.arange(1, 1 << bits, dtype=np.uint64) << np.uint64(64 - bits) if bits else np.empty(0, np.uint64)
     cuts = [[0, *np.searchsorted(piece[0], edges).tolist(), len(piece[0])] for piece in columns]
     hashes, locations = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
@@ -309,11 +311,10 @@ def _newest(columns: list[_Columns]) -> tuple[NDArray[np.uint64], NDArray[np.uin
     return np.concatenate(hashes), np.concatenate(locations)
 
 
-def _bytes_by_segment(locations: NDArray[np.uint64], large: dict[int, int]) -> dict[int, int]:
-    """Bytes of the records at `locations`, by segment."""
+def _bytes_by_segment(locations: NDArray[np.uint64], large: dict[int, int], segments: list[int]) -> dict[int, int]:
+    """Bytes of the records at `locations`, by segment; ids in ascending order."""
     sizes = (locations & np.uint64(fmt.SIZE_MASK)).astype(np.int64) << 3
     for row in np.flatnonzero(sizes == fmt.LARGE_BYTES).tolist():
         sizes[row] = large[int(locations[row])]
-    numbers, which = np.unique(locations >> np.uint64(fmt.SEGMENT_SHIFT), return_inverse=True)
-    sums = np.bincount(which, sizes, len(numbers))
-    return dict(zip(numbers.tolist(), map(int, sums), strict=True))
+    which = np.searchsorted(np.array(segments, np.uint64), locations >> np.uint64(fmt.SEGMENT_SHIFT))
+    return dict(zip(segments, map(int, np.bincount(which, sizes, len(segments))), strict=True))

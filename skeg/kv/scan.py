@@ -114,7 +114,7 @@ def scan_by_kernel(data: bytes, base: int, walk: Walk, keys: KeyHash) -> Scan:
         np.frombuffer(data, np.uint8), base, base, place, walk.compacted, last_seq, mask, secrets, columns
     )
     count, end, _, seq = map(int, found)
-    entries = Entries(*(column[:count].copy() for column in columns))
+    entries = Entries(*(column[:count] for column in columns))
     return Scan(entries, end, max(seq, walk.last_seq), end - base - entries.nbytes)
 
 

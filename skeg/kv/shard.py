@@ -193,8 +193,10 @@ class Shard:
 
     def _key_at(self, location: int, klen: int) -> bytes | None:
         """The key of a record if it has `klen` bytes, else None."""
-        segment, offset, _ = self._where(location)
+        segment, offset, nbytes = self._where(location)
         wanted = fmt.RECORD_BYTES + klen
+        if nbytes < wanted:
+            return None
         if offset >= segment.committed:
             data = self.log.staged(segment, offset, wanted)[0]
         else:
