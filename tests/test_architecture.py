@@ -55,7 +55,7 @@ LAYERS: list[list[str]] = [
     ["skeg.kv.maintenance", "skeg.kv.verify", "skeg.kv.backup", "skeg.kv.opening"],
     ["skeg.kv.statistics", "skeg.kv.parts"],
     ["skeg.kv.store"],
-    ["skeg.kv.aio", "skeg.kv.transfer"],
+    ["skeg.kv.aio", "skeg.kv.transfer", "skeg.kv.original"],
     ["skeg.kv"],
     ["skeg"],
     ["skeg.report"],
@@ -80,6 +80,7 @@ LATE_IMPORTS: dict[str, dict[str, str]] = {
     "skeg.cli": {"skeg.*": "`skeg --help` answers without loading Numba"},
     "skeg.cli_kv": {"skeg.*": "as skeg.cli"},
     "skeg.kv.scan": {"skeg.*": "a small store opens without loading Numba"},
+    "skeg.kv.original": {"skeg.*": "as skeg.kv.scan"},
     "skeg.report": {"rich.*": "optional extra `cli`"},
     "skeg.ann.tables": {"h5py": "optional extra `bench`", "pyarrow*": "optional extra `parquet`"},
 }

@@ -32,7 +32,8 @@ from skeg.kv import format as fmt
 from skeg.kv.entries import Entries, Rows
 from skeg.kv.hints import Hint
 from skeg.kv.index import HASH_END
-from skeg.kv.scan import Scan, Walk, engine_for
+from skeg.kv.log import Round
+from skeg.kv.scan import Scan, Walk, engine_for, entries_of, whole_records_after
 from skeg.kv.segments import CLOSED, SYNC_BYTES, Segment
 from skeg.kv.shard import Shard
 
@@ -61,7 +62,7 @@ def choose(shard: Shard, limit: int) -> list[Segment]:
     worth = []
     for segment in closed(shard):
         size = segment.end - fmt.HEADER_BYTES
-        if size and not segment.damaged and (segment.live + segment.tombstones) / size < LIVE_PART_MAX:
+        if segment.dead and not segment.damaged and (segment.live + segment.tombstones) / size < LIVE_PART_MAX:
             worth.append((segment.dead * (newest - segment.id) / (size + segment.live), segment))
     chosen: list[Segment] = []
     kept = 0
@@ -90,8 +91,14 @@ def read_entries(shard: Shard, segment: Segment) -> Entries:
     Raises
     ------
     CorruptError
-        A record of the segment does not check out.
+        A record of the segment does not check out, and it is not known to be damaged.
     """
+    if segment.damaged:
+        data = shard.read(segment, fmt.HEADER_BYTES, segment.end - fmt.HEADER_BYTES)
+        walk = Walk(segment.place, segment.compacted, 0)
+        return entries_of(
+            data, fmt.HEADER_BYTES, list(whole_records_after(data, fmt.HEADER_BYTES, 0, walk)), shard.keys
+        ).newest()
     hint = shard.folder.read_hint(segment)
     if hint is not None and hint.end == segment.end:
         return hint.entries
@@ -138,6 +145,7 @@ def write_hints(shard: Shard, pause: Pause, *, active: bool = False) -> None:
 def compact_shard(shard: Shard, limit: int) -> int:
     """Give back all that can be given back, in runs of about `limit` bytes; return how many bytes."""
     with shard.compacting:
+        shard.purge()
         with shard.changing():
             pass  # refuse at once what can't be done
         shard.log.sync()
@@ -153,7 +161,7 @@ def compact_shard(shard: Shard, limit: int) -> int:
             for sources in _groups(shard, limit):
                 reclaimed += Compaction(shard, sources, _yield_to_others).run()
         write_hints(shard, _yield_to_others)
-        return reclaimed
+        return max(0, reclaimed)
 
 
 def _wasted(shard: Shard) -> int:
@@ -330,6 +338,7 @@ class Compaction:
         for row in np.flatnonzero((old & np.uint64(fmt.SIZE_MASK)) == fmt.SIZE_MASK).tolist():
             shard.large[int(new[row])] = shard.large[int(old[row])]
         sources = {source.id for source in self.sources}
+        seen: dict[Round, int] = {}
         order = np.argsort(hashes)
         for start in range(0, len(order), _AT_A_TIME):
             rows = order[start : start + _AT_A_TIME]
@@ -337,7 +346,7 @@ class Compaction:
                 moved = shard.index.move(hashes[rows], old[rows], new[rows])
                 for location in new[rows[~moved]].tolist():
                     segment.dead += fmt.unpack_location(location)[2] or shard.large[location]
-                shard.log.relocate(sources, old, new)
+                shard.log.relocate(sources, old, new, seen)
             self.pause()
 
 
@@ -417,7 +426,9 @@ class _Output:
 
     def header(self) -> fmt.SegmentHeader:
         """Header of the file."""
-        return fmt.SegmentHeader(self.number, self.shard.folder.store_id, self._first_seq, 0, fmt.COMPACTED, self.end)
+        return fmt.SegmentHeader(
+            self.number, self.shard.folder.store_id, self._first_seq or 1, 0, fmt.COMPACTED, self.end
+        )
 
     def discard(self) -> None:
         """Remove the file unless it is finished."""

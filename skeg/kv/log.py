@@ -41,6 +41,10 @@ _RESERVE_BYTES_MIN = 64 << 10
 _STAGED_BYTES_MAX = 1 << 20
 
 
+# Who waits for a leader looks again after this long, in case that was interrupted before it could wake anybody.
+_MISSED_WAKE_S = 0.05
+
+
 class _SyncError(OSError):
     """A sync failed."""
 
@@ -67,18 +71,31 @@ class Round:
     `news[i]` (0: none).
     """
 
-    __slots__ = ("done", "error", "extents", "hashes", "last_seq", "level", "nbytes", "news", "olds")
+    __slots__ = ("deleted", "done", "error", "extents", "hashes", "last_seq", "level", "nbytes", "news", "olds")
 
     def __init__(self) -> None:
         self.extents: list[Extent] = []
         self.hashes: list[int] = []
         self.olds: list[int] = []
         self.news: list[int] = []
+        # Hashes of keys that it deletes.
+        self.deleted: set[int] = set()
         self.level = Durability.NONE
         self.nbytes = 0
         self.last_seq = 0
         self.done = False
         self.error: StorageError | None = None
+
+    def is_done(self) -> bool:
+        """Whether it was committed or has failed."""
+        return self.done
+
+    def finish(self, error: StorageError | None = None) -> None:
+        """It was committed or has failed: let go of all but that."""
+        self.extents, self.hashes, self.olds, self.news = [], [], [], []
+        self.deleted = set()
+        self.error = error
+        self.done = True
 
     def add(self, hashes: list[int], olds: list[int], news: list[int]) -> None:
         """Remember changes of the index."""
@@ -119,8 +136,11 @@ class Log:
     ) -> None:
         self.folder = folder
         self.lock = lock
-        # A condition's own ``with`` is Python code, in the middle of which Ctrl-C would leave the lock held.
-        self._settled = threading.Condition(lock)
+        # Held by the leader, and given back however leading ends. Those who wait are told by `_ended`; its lock is used
+        # by itself: a condition's own ``with`` is Python code, in the middle of which Ctrl-C would leave it held.
+        self._leader = threading.Lock()
+        self._ended_lock = threading.Lock()
+        self._ended = threading.Condition(self._ended_lock)
         self.segment = segment
         self.next_seq = next_seq
         self.next_segment = next_segment
@@ -134,7 +154,6 @@ class Log:
         self._segment_bytes = segment_bytes
         self._take_back = take_back
         self._in_flight: Round | None = None
-        self._leading = False
         # The segment that was written to last, and the one to name as the predecessor of the next.
         self._written = self._before = segment
 
@@ -168,14 +187,18 @@ class Log:
                 return
             self.rotate()
         self.sync()
+        self._trim(before)
         with self.lock:
             if before.committed == before.end:
                 before.committed = CLOSED
 
     def trim(self) -> None:
         """Give back the space reserved behind the last record; call without the lock, with nothing staged."""
-        segment = self.segment
-        if segment is not None and segment.reserved > segment.end:
+        if self.segment is not None:
+            self._trim(self.segment)
+
+    def _trim(self, segment: Segment) -> None:
+        if segment.reserved > segment.end:
             with disk_errors(segment.path, "cut to its size"):
                 self._open(segment).truncate(segment.end)
             segment.reserved = segment.end
@@ -247,12 +270,24 @@ class Log:
         """Rounds that are not committed yet, oldest first."""
         return [self.staging] if self._in_flight is None else [self._in_flight, self.staging]
 
-    def relocate(self, sources: set[int], old: U64, new: U64) -> None:
-        """Records of the segments `sources` were copied from `old` (ascending) to `new`: so would be what is undone."""
+    def deleting(self, hashed: int) -> Round | None:
+        """The newest round that is not committed yet and deletes a key of this hash."""
+        for round_ in reversed(self.pending):
+            if hashed in round_.deleted:
+                return round_
+        return None
+
+    def relocate(self, sources: set[int], old: U64, new: U64, seen: dict[Round, int]) -> None:
+        """Records of the segments `sources` were copied from `old` (ascending) to `new`: so would be what is undone.
+
+        `seen` says how much of each round was looked at by earlier calls for the same copies.
+        """
         for round_ in self.pending:
-            for i, location in enumerate(round_.olds):
+            first = seen.get(round_, 0)
+            for i, location in enumerate(round_.olds[first:], first):
                 if location >> fmt.SEGMENT_SHIFT in sources:
                     round_.olds[i] = int(new[np.searchsorted(old, np.uint64(location))])
+            seen[round_] = len(round_.olds)
 
     @property
     def unsynced(self) -> bool:
@@ -282,45 +317,36 @@ class Log:
         StorageError
             The round failed and was taken back.
         """
-        while True:
-            leading = finished = False
-            error: OSError | None = None
-            try:
-                with self.lock:
-                    while self._leading and not round_.done:
-                        self._settled.wait()
-                    if round_.done:
-                        break
-                    leading = self._leading = True
-                    # A leader that was interrupted left its round in flight: write it again, to the same place.
-                    if self._in_flight is None:
-                        self._in_flight, self.staging = self.staging, Round()
-                error = self._attempt(self._in_flight)
-                finished = True
-            finally:
-                if leading:
-                    with self.lock:
-                        self._leading = False
-                        if finished:
-                            self._finish(error)
-                        self._settled.notify_all()
+        while not round_.is_done():
+            if self._leader.locked():
+                with self._ended_lock:
+                    if self._leader.locked() and not round_.is_done():
+                        self._ended.wait(_MISSED_WAKE_S)
+                continue
+            with self._leader:
+                if not round_.is_done():
+                    self._lead()
+            with self._ended_lock:
+                self._ended.notify_all()
         if round_.error is not None:
             raise StorageError(round_.error.path, round_.error.problem) from round_.error
 
-    def _attempt(self, work: Round) -> OSError | None:
-        """Write and sync a round, without the lock; the error that it met."""
+    def _lead(self) -> None:
+        with self.lock:
+            # A leader that was interrupted left its round in flight: write it again, to the same place.
+            if self._in_flight is None:
+                self._in_flight, self.staging = self.staging, Round()
+            work = self._in_flight
+        error = None
         try:
             self._write(work)
-        except OSError as error:
-            return error
-        return None
-
-    def _finish(self, error: OSError | None) -> None:
-        assert self._in_flight is not None
-        if error is None:
-            self._committed(self._in_flight)
-        else:
-            self._failed(error)
+        except OSError as caught:
+            error = caught
+        with self.lock:
+            if error is None:
+                self._committed(work)
+            else:
+                self._failed(error)
 
     def _write(self, work: Round) -> None:
         """The disk's part of a commit, without the lock."""
@@ -393,7 +419,7 @@ class Log:
                 self._written.durable = min(self._written.committed, self._written.end)
         self.commits += 1
         self._in_flight = None
-        work.done = True
+        work.finish()
 
     def _failed(self, error: OSError) -> None:
         """Take back every record that is not committed. Stop for good unless the trouble may pass."""
@@ -404,21 +430,20 @@ class Log:
         broken = isinstance(error, _SyncError) or origin.errno not in _PASSING
         rounds = [self.staging, self._in_flight]
         failure = StorageError(self.folder.path, f"can't write the log: {origin.strerror or origin}")
-        for round_ in rounds:
-            self._take_back(round_)
-            round_.extents.reverse()
-        if broken:
-            self.stopped = failure
-        extents = [extent for round_ in rounds for extent in round_.extents]
-        try:
-            self._restore(extents, touch_disk=not broken)
-        except OSError:
-            self.stopped = failure
+        # Final before anything is mended: should Ctrl-C come in between, the log stays stopped.
+        self.stopped = failure
+        extents = [extent for round_ in rounds for extent in reversed(round_.extents)]
+        self.staging, self._in_flight = Round(), None
         for round_ in rounds:
             round_.error = failure
             round_.done = True
-        self.staging = Round()
-        self._in_flight = None
+        for round_ in rounds:
+            self._take_back(round_)
+            round_.finish(failure)
+        with contextlib.suppress(OSError):  # then it stays stopped
+            self._restore(extents, touch_disk=not broken)
+            if not broken:
+                self.stopped = None
 
     def _restore(self, extents: list[Extent], *, touch_disk: bool) -> None:
         """Give segments the ends that they had before the extents, the newest of which comes first.

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from skeg.errors import StorageError
 from skeg.kv.compaction import Compaction, choose, write_hints
 from skeg.kv.shard import Shard
 
@@ -64,7 +63,7 @@ class Maintenance:
     """
 
     def __init__(self, shards: Sequence[Shard], segment_bytes: int) -> None:
-        self.error: StorageError | None = None
+        self.error: Exception | None = None
         self.compactions = 0
         self._shards = shards
         self._segment_bytes = segment_bytes
@@ -108,15 +107,10 @@ class Maintenance:
                 while not (self._tidy or self._due() or self._stop.is_set()):
                     self._wake.wait(None if self._sync_at is None else max(0.0, self._sync_at - time.monotonic()))
                 tidy, self._tidy = self._tidy, False
-                sync = self._due()
-                if sync:
-                    self._sync_at = None
+            self._sync_if_due()
             try:
-                for shard in self._shards:
-                    if sync:
-                        self._attempt(shard.log.sync)
-                    if tidy:
-                        self._attempt(partial(self._tidy_shard, shard))
+                for shard in self._shards if tidy else ():
+                    self._attempt(partial(self._tidy_shard, shard))
             except _StoppedError:
                 return
 
@@ -124,9 +118,17 @@ class Maintenance:
         """Do it; what goes wrong with one shard is no reason to neglect the others."""
         try:
             job()
-        except StorageError as error:
+        except _StoppedError:
+            raise
+        except Exception as error:  # noqa: BLE001 - without this thread the log would grow without bound
             self.error = error
             _logger.warning("background work on a key-value store failed: %s", error)
+
+    def _sync_if_due(self) -> None:
+        if self._due():
+            self._sync_at = None
+            for shard in self._shards:
+                self._attempt(shard.log.sync)
 
     def _due(self) -> bool:
         return self._sync_at is not None and time.monotonic() >= self._sync_at
@@ -134,12 +136,18 @@ class Maintenance:
     def _tidy_shard(self, shard: Shard) -> None:
         with shard.compacting:
             pace = Pace(self._stop)
-            write_hints(shard, pace)
+
+            def pause() -> None:
+                self._sync_if_due()
+                pace()
+
+            shard.purge()
+            write_hints(shard, pause)
             while True:
                 with shard.lock:
                     sources = choose(shard, self._segment_bytes)
                 if not sources:
                     return
                 pace.backlog = len(sources)
-                Compaction(shard, sources, pace).run()
+                Compaction(shard, sources, pause).run()
                 self.compactions += 1

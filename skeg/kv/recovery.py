@@ -264,6 +264,7 @@ class Recovery:
         if leftovers:
             with disk_errors(self.folder.path, "remove what is not needed"):
                 self.folder.remove(leftovers)
+            self.folder.sync()
 
     def _resolve(self, parts: list[_Part]) -> tuple[Index, dict[int, int]]:
         """The newest record of every key, and the sizes of those whose location does not tell it."""

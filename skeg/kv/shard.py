@@ -99,12 +99,9 @@ class Shard:
         # Held by whoever moves records from segment to segment, or must not have that happen.
         self.compacting = threading.Lock()
         # Snapshots that read segments, segments to be removed when none does, and outputs that only stood for those.
-        self.pins = 0
+        self.pins: set[object] = set()
         self.retired: set[Segment] = set()
         self.spent: set[Segment] = set()
-        # Hashes of keys whose deletion is not committed, each with its round; the newest of these rounds.
-        self._deleted: dict[int, Round] = {}
-        self._deleting = Round()
 
     def __len__(self) -> int:
         return len(self.index)
@@ -143,7 +140,7 @@ class Shard:
             self.check_open()
             location = self.index.find(hashed)
             if location == 0:
-                return None, self._deleted.get(hashed)
+                return None, self.log.deleting(hashed)
             segment, offset, nbytes = self._where(location)
             if offset >= segment.committed:
                 return self.find(key)[1:]
@@ -172,7 +169,7 @@ class Shard:
             value = _value(segment, offset, nbytes, data, key)
             if value is not None:
                 return Found(location, value, waiting)
-        return Found(0, None, self._deleted.get(hashed))
+        return Found(0, None, self.log.deleting(hashed))
 
     def get(self, key: bytes) -> tuple[bytes | None, Round | None]:
         """Value of a key, or None; call with the lock."""
@@ -221,7 +218,7 @@ class Shard:
         hashed = self.keys.hash(key)
         old = self._slot(hashed, key)
         if not old:
-            return False, self._deleted.get(hashed)
+            return False, self.log.deleting(hashed)
         segment, offset = self.log.reserve(fmt.TOMBSTONE_BYTES)
         seq = self.log.next_seq
         record = fmt.pack_record(
@@ -353,14 +350,11 @@ class Shard:
                 self.large[locations[i]] = int(sizes[i])
 
     def _retire(self, hashes: list[int], olds: list[int], round_: Round) -> None:
-        """Take deleted keys out of the index, and remember them until that is committed."""
+        """Take deleted keys out of the index."""
         for hashed, old in zip(hashes, olds, strict=True):
             self._point(hashed, old, 0)
         round_.add(hashes, olds, [0] * len(olds))
-        if self._deleting.done:
-            self._deleted.clear()
-        self._deleting = round_
-        self._deleted.update(dict.fromkeys(hashes, round_))
+        round_.deleted.update(hashes)
 
     def _point(self, hashed: int, old: int, new: int) -> None:
         """Let the slot of `old` (0: none) say `new` (0: none), and keep count of dead bytes."""
@@ -386,7 +380,6 @@ class Shard:
         for hashed, old, new in changes:
             self._swap(hashed, new, old)
             self._count_dead(old, -1)
-        self._deleted.clear()
 
     def read(self, segment: Segment, offset: int, length: int) -> bytes:
         """Read a range of a segment, fewer bytes at its end; call without the lock."""
@@ -399,12 +392,17 @@ class Shard:
     def purge(self) -> None:
         """Remove the files of segments that compaction has replaced, unless a snapshot reads them; without the lock.
 
+        Does nothing while another thread has the lock, or this one: a snapshot may end in the middle of anything, when
+        the garbage collector finds it. What is left is removed at the next opportunity.
+
         Raises
         ------
         StorageError
             The disk refused. They are removed by a later call, or when the store is opened the next time.
         """
-        with self.lock:
+        if not self.lock.acquire(blocking=False):
+            return
+        try:
             if self.pins or not self.retired | self.spent:
                 return
             retired, spent = list(self.retired), list(self.spent)
@@ -413,6 +411,8 @@ class Shard:
                     self.folder.forget(segment)
             ids = {segment.id for segment in retired}
             self.large = {at: n for at, n in self.large.items() if at >> fmt.SEGMENT_SHIFT not in ids}
+        finally:
+            self.lock.release()
         # What only says that the others are replaced goes when they are gone.
         for group in (retired, spent):
             self._remove(group)

@@ -53,7 +53,7 @@ class Snapshot:
                 self.segments = [{segment.id: (segment, segment.end) for segment in s.folder} for s in self.shards]
                 rounds = [shard.log.pending[-1] for shard in self.shards]
                 for shard in self.shards:
-                    shard.pins += 1
+                    shard.pins.add(self)
             try:
                 # What is seen must be committed, so that it can be read from files and can't be undone any more.
                 for shard, round_ in zip(self.shards, rounds, strict=True):
@@ -74,9 +74,7 @@ class Snapshot:
 
     def _unpin(self) -> None:
         for shard in self.shards:
-            with shard.lock:
-                shard.pins -= 1
-        for shard in self.shards:
+            shard.pins.discard(self)  # no lock: see `Shard.purge`
             shard.purge()
 
     def records(self, number: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes, int]]:

@@ -335,10 +335,11 @@ class Store:
 
     def sync(self) -> None:
         """Put everything written so far on stable storage, whatever its durability."""
-        for shard in self._parts:
-            with shard.changing():
-                pass
-            shard.log.sync()
+        with contextlib.ExitStack() as all_of_them:
+            for shard in self._parts:
+                with shard.changing():
+                    pass
+                all_of_them.callback(shard.log.sync)
 
     def snapshot(self, dest: AnyPath) -> None:
         """Copy the store as it is now to a new folder, while it is in use.
@@ -380,14 +381,10 @@ class Store:
             for shard in self._parts:
                 cleanup.callback(shard.close)
                 shard.refuse_writers()
+            for shard in self._parts:
+                cleanup.callback(_finish, shard)  # whatever becomes of the others
             if self._parts.maintenance is not None:
                 self._parts.maintenance.stop()
-            for shard in self._parts:
-                if shard.writable and (shard.log.stopped is None or shard.log.unsynced):
-                    shard.log.sync()
-                    with shard.compacting:
-                        write_hints(shard, _no_pause, active=True)
-                    shard.log.trim()
 
     @property
     def closed(self) -> bool:
@@ -463,6 +460,15 @@ def _erase(shard: Shard, prefix: bytes, level: Durability) -> int:
             shard.settle(waiting)
             count += erased
     return count
+
+
+def _finish(shard: Shard) -> None:
+    """Leave a shard as one that opens at once."""
+    if shard.writable and (shard.log.stopped is None or shard.log.unsynced):
+        shard.log.sync()
+        with shard.compacting:
+            write_hints(shard, _no_pause, active=True)
+        shard.log.trim()
 
 
 def _no_pause() -> None:
