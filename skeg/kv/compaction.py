@@ -85,8 +85,8 @@ def closed(shard: Shard) -> list[Segment]:
     ]
 
 
-def read_entries(shard: Shard, segment: Segment) -> Entries:
-    """The newest row of each key in a closed segment, ordered by hash, from its hint or else from its records.
+def read_entries(shard: Shard, segment: Segment, end: int) -> Entries:
+    """The newest row of each key in a segment up to `end`, ordered by hash, from its hint or else from its records.
 
     Raises
     ------
@@ -94,15 +94,15 @@ def read_entries(shard: Shard, segment: Segment) -> Entries:
         A record of the segment does not check out, and it is not known to be damaged.
     """
     if segment.damaged:
-        data = shard.read(segment, fmt.HEADER_BYTES, segment.end - fmt.HEADER_BYTES)
+        data = shard.read(segment, fmt.HEADER_BYTES, end - fmt.HEADER_BYTES)
         walk = Walk(segment.place, segment.compacted, 0)
         return entries_of(
             data, fmt.HEADER_BYTES, list(whole_records_after(data, fmt.HEADER_BYTES, 0, walk)), shard.keys
         ).newest()
     hint = shard.folder.read_hint(segment)
-    if hint is not None and hint.end == segment.end:
+    if hint is not None and hint.end == end:
         return hint.entries
-    return scan_segment(shard, segment, segment.end).entries.newest()
+    return scan_segment(shard, segment, end).entries.newest()
 
 
 def scan_segment(shard: Shard, segment: Segment, end: int) -> Scan:
@@ -240,15 +240,15 @@ class Compaction:
             output.discard()
         segment = self._publish(output)
         self._switch(segment, hashes, old, new)
-        if len(entries):
-            hint = Hint(self.number, segment.end, output.last_seq, output.overhead, entries)
-            self.shard.folder.write_hint(hint, self.pause)
-            segment.hinted = segment.end
         before = sum(source.end for source in self.sources)
         with self.shard.lock:
             self.shard.retired |= set(self.sources)
             if not len(entries):
                 self.shard.spent.add(segment)
+        if len(entries):
+            hint = Hint(self.number, segment.end, output.last_seq, output.overhead, entries)
+            self.shard.folder.write_hint(hint, self.pause)
+            segment.hinted = segment.end
         self.shard.purge()
         return before - (segment.end if len(entries) else 0)
 
@@ -299,17 +299,19 @@ class Compaction:
         found = []
         for source in self.sources:
             if source.tombstones:
-                entries = read_entries(self.shard, source)
+                entries = read_entries(self.shard, source, source.end)
                 found.append(entries[entries.size == 0])
         rows = Entries.join(found).newest()
         if not len(rows):
             return
         needed = np.zeros(len(rows), bool)
         with self.shard.lock:
-            others = [s for s in self.shard.folder if s.committed == CLOSED and s not in self.shard.retired]
-        for other in others:
-            if other not in self.sources and other.header.first_seq <= int(rows.seq.max()):
-                needed |= _has_older_values(read_entries(self.shard, other), rows)
+            replaced = self.shard.retired | set(self.sources)
+            # The one that is written to as well: after a reopening it may be older than others.
+            others = [(s, min(s.committed, s.end)) for s in self.shard.folder if s not in replaced]
+        for other, end in others:
+            if other.header.first_seq <= int(rows.seq.max()) and end > fmt.HEADER_BYTES:
+                needed |= _has_older_values(read_entries(self.shard, other, end), rows)
                 self.pause()
         for row in np.flatnonzero(needed).tolist():
             output.add_tombstone(int(rows.seq[row]), int(rows.hash[row]), int(rows.check[row]))
@@ -340,14 +342,23 @@ class Compaction:
         sources = {source.id for source in self.sources}
         seen: dict[Round, int] = {}
         order = np.argsort(hashes)
-        for start in range(0, len(order), _AT_A_TIME):
-            rows = order[start : start + _AT_A_TIME]
+        done = 0
+        try:
+            while done < len(order):
+                rows = order[done : done + _AT_A_TIME]
+                with shard.lock:
+                    moved = shard.index.move(hashes[rows], old[rows], new[rows])
+                    shard.log.relocate(sources, old, new, seen)
+                    done += len(rows)
+                    self._count_dead(segment, new[rows[~moved]])
+                self.pause()
+        finally:
             with shard.lock:
-                moved = shard.index.move(hashes[rows], old[rows], new[rows])
-                for location in new[rows[~moved]].tolist():
-                    segment.dead += fmt.unpack_location(location)[2] or shard.large[location]
-                shard.log.relocate(sources, old, new, seen)
-            self.pause()
+                self._count_dead(segment, new[order[done:]])  # interrupted: the sources are still in use
+
+    def _count_dead(self, segment: Segment, locations: U64) -> None:
+        for location in locations.tolist():
+            segment.dead += fmt.unpack_location(location)[2] or self.shard.large[location]
 
 
 class _Output:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from pathlib import Path
 
 import attrs
@@ -16,7 +17,7 @@ from skeg.kv.entries import HASH_MASK, KeyHash
 from skeg.kv.manifest import Manifest, pack_manifest, unpack_manifest
 from skeg.kv.options import StoreOptions
 from skeg.kv.recovery import Recovered, Recovery
-from skeg.kv.segments import Folder
+from skeg.kv.segments import OPEN_FILES, Folder
 from skeg.kv.shard import Shard
 
 LOCK = "lock"
@@ -144,7 +145,9 @@ def _recover(
     place: Path, manifest: Manifest, options: StoreOptions, files: FileOps, keys: KeyHash, *, writable: bool
 ) -> tuple[Folder, Recovered]:
     for attempt in range(_READER_ATTEMPTS):
-        folder = Folder(place, files, manifest.store_id, manifest.salt)
+        # What a reader has closed may be gone when it wants it again: the writer's compaction does not wait for it.
+        max_open = OPEN_FILES if writable else sys.maxsize
+        folder = Folder(place, files, manifest.store_id, manifest.salt, max_open)
         recovery = Recovery(folder, keys, writable=writable, salvage=options.salvage)
         try:
             return folder, recovery.run()

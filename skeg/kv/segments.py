@@ -23,6 +23,9 @@ _NAME = re.compile(r"([0-9]{10})\.(log|hint)")
 # more than that.
 SYNC_BYTES = 512 << 10
 
+# Files of a shard that are held open.
+OPEN_FILES = 256
+
 # Far beyond any segment: all of a closed segment is committed.
 CLOSED = 1 << 62
 
@@ -107,7 +110,7 @@ class Folder:
         Files held open at a time, not counting those in use at the moment.
     """
 
-    def __init__(self, path: Path, files: FileOps, store_id: bytes, salt: int, max_open: int = 256) -> None:
+    def __init__(self, path: Path, files: FileOps, store_id: bytes, salt: int, max_open: int = OPEN_FILES) -> None:
         self.path = path
         self.files = files
         self.store_id = store_id

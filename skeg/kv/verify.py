@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skeg.errors import CorruptError, StorageError
 from skeg.fileops import read_all
@@ -14,6 +15,8 @@ from skeg.kv.scan import Scan
 from skeg.kv.segments import Segment
 from skeg.kv.shard import Shard
 from skeg.kv.snapshot import Snapshot
+
+U64 = NDArray[np.uint64]
 
 
 def verify_shard(shard: Shard) -> list[CorruptError]:
@@ -58,18 +61,33 @@ def _check_hint(shard: Shard, segment: Segment, scan: Scan) -> list[CorruptError
     return [] if same else [CorruptError(path, "the hint says something else than its segment")]
 
 
-def _check_index(shard: Shard, found: list[tuple[Segment, Entries]], indexed: np.ndarray) -> list[CorruptError]:
+def _check_index(shard: Shard, found: list[tuple[Segment, Entries]], indexed: U64) -> list[CorruptError]:
+    """Whether the index has the newest record of every key, or a copy of it; `indexed` are its locations, ascending."""
     empty = Entries.of_rows([])
     rows = Entries.join([entries for _, entries in found] or [empty])
     locations = np.concatenate([entries.locations(segment.id) for segment, entries in found] or [empty.hash])
-    newest = locations[newest_rows(rows.hash, rows.check, rows.seq)]
-    if np.array_equal(np.sort(newest[newest != 0]), indexed):
+    newest = newest_rows(rows.hash, rows.check, rows.seq)
+    expected = rows[newest[locations[newest] != 0]]
+    order = np.argsort(locations)
+    at = np.minimum(np.searchsorted(locations[order], indexed), max(0, len(order) - 1))
+    actual = rows[order[at]].newest() if len(order) else empty
+    known = len(order) == 0 or np.array_equal(locations[order[at]], indexed)
+    if known and len(indexed) == len(actual) and _same_keys(expected, actual):
         return []
     return [
         CorruptError(
             shard.folder.path,
             "the index says something else than the log",
-            expected=f"{np.count_nonzero(newest)} keys",
+            expected=f"{len(expected)} keys",
             found=f"{len(indexed)} keys, or others",
         )
     ]
+
+
+def _same_keys(one: Entries, other: Entries) -> bool:
+    """Whether two lots of rows speak of the same keys and the same writes of them."""
+    columns = [np.lexsort((rows.check, rows.hash)) for rows in (one, other)]
+    return all(
+        np.array_equal(getattr(one, name)[columns[0]], getattr(other, name)[columns[1]])
+        for name in ("hash", "check", "seq")
+    )
