@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self
 
-from skeg.errors import ClosedError, ParameterError, ReadOnlyError, SkegError, StorageError
+from skeg.errors import ClosedError, ParameterError, SkegError, StorageError
 from skeg.kv.arguments import as_delta, as_items, as_key, as_keys, as_value
 from skeg.kv.log import Round
 from skeg.kv.options import Durability
-from skeg.kv.shard import Shard
+from skeg.kv.shard import Shard, with_locks
 from skeg.kv.store import Store
 
 Operation = tuple[Any, ...]
@@ -111,16 +111,22 @@ class AsyncStore:
             raise ClosedError("the asynchronous store was closed")
         level = self._parts.level(durability)
         wanted = list(operations)
+        shards = self._parts.shards
         results: list[Any] = []
         waiting: dict[Round, Shard] = {}
-        with contextlib.ExitStack() as locks:
-            for shard in self._parts:
-                locks.enter_context(shard.changing() if shard.writable else shard.lock)
-            for operation in wanted:
-                try:
-                    results.append(self._execute(operation, level, waiting))
-                except SkegError as error:
-                    results.append(error)
+
+        def run() -> None:
+            for shard in shards:
+                shard.check_open()
+            try:
+                for operation in wanted:
+                    results.append(self._execute(operation, level, waiting))  # noqa: PERF401 - each sees the last ones
+            except BaseException as error:
+                for shard in shards:
+                    shard.spoil(error)
+                raise
+
+        with_locks(shards, run)
         commit = _Commit(waiting)
         ticket = Ticket(results, commit)
         if waiting:
@@ -169,18 +175,24 @@ class AsyncStore:
         self.close()
 
     def _execute(self, operation: Operation, level: Durability, waiting: dict[Round, Shard]) -> Any:
+        try:
+            return self._result(operation, level, waiting)
+        except SkegError as error:
+            return error
+
+    def _result(self, operation: Operation, level: Durability, waiting: dict[Round, Shard]) -> Any:
         name, arguments = _named(operation)
         if name == "mget":
-            return [self._execute(("get", key), level, waiting) for key in as_keys(*arguments)]
+            return [self._result(("get", key), level, waiting) for key in as_keys(*arguments)]
         if name == "set_many":
             for shard, group in self._parts.split(as_items(*arguments)):
-                _check_writable(shard)
+                shard.check_writable()
                 _note(waiting, shard, shard.set_many(group, level))
             return None
         key = as_key(arguments[0])
         shard = self._parts.of(key)
         if name not in _READING:
-            _check_writable(shard)
+            shard.check_writable()
         result, round_ = _OF_ONE_KEY[name](shard, key, arguments[1:], level)
         _note(waiting, shard, round_)
         return result
@@ -220,13 +232,8 @@ def _resolve(futures: list[asyncio.Future[None]]) -> None:
 
 
 def _note(waiting: dict[Round, Shard], shard: Shard, round_: Round | None) -> None:
-    if round_ is not None and round_.level is not Durability.NONE:
+    if round_ is not None and (round_.level is not Durability.NONE or shard.log.wants_writing()):
         waiting[round_] = shard
-
-
-def _check_writable(shard: Shard) -> None:
-    if not shard.writable:
-        raise ReadOnlyError(shard.folder.path, "opened for reading only")
 
 
 def _contains(shard: Shard, key: bytes) -> _Outcome:
@@ -236,7 +243,8 @@ def _contains(shard: Shard, key: bytes) -> _Outcome:
 
 def _named(operation: Any) -> tuple[str, tuple[Any, ...]]:
     """Name and arguments of an operation, or ParameterError."""
-    if not isinstance(operation, tuple) or not operation or operation[0] not in _ARGUMENTS:
+    named = isinstance(operation, tuple) and len(operation) > 0 and isinstance(operation[0], str)
+    if not named or operation[0] not in _ARGUMENTS:
         raise ParameterError("operation", operation, f"a tuple that starts with one of {', '.join(_ARGUMENTS)}")
     name, *arguments = operation
     if len(arguments) not in _ARGUMENTS[name]:

@@ -32,7 +32,7 @@ from skeg.kv import format as fmt
 from skeg.kv.entries import Entries, Rows
 from skeg.kv.hints import Hint
 from skeg.kv.index import HASH_END
-from skeg.kv.log import Round
+from skeg.kv.log import PASSING, Round
 from skeg.kv.scan import Scan, Walk, engine_for, entries_of, whole_records_after
 from skeg.kv.segments import CLOSED, SYNC_BYTES, Segment
 from skeg.kv.shard import Shard
@@ -76,12 +76,12 @@ def choose(shard: Shard, limit: int) -> list[Segment]:
 
 def closed(shard: Shard) -> list[Segment]:
     """Segments whose records are all committed and that can be compacted; call with the lock."""
-    retired = shard.retired
+    present = {segment.id for segment in (*shard.folder, *shard.retired)}
     # An output may not be replaced, and its lineage forgotten, before its own sources are gone from the disk.
     return [
         segment
         for segment in shard.folder
-        if segment.committed == CLOSED and segment not in retired and not (retired and segment.compacted)
+        if segment.committed == CLOSED and segment not in shard.retired and not segment.sources & present
     ]
 
 
@@ -146,10 +146,10 @@ def compact_shard(shard: Shard, limit: int) -> int:
     """Give back all that can be given back, in runs of about `limit` bytes; return how many bytes."""
     with shard.compacting:
         shard.purge()
-        with shard.changing():
-            pass  # refuse at once what can't be done
+        with shard.lock:
+            shard.check_writable()  # refuse at once what can't be done
         shard.log.sync()
-        with shard.changing():
+        with shard.lock:
             segment = shard.log.segment
             ends = segment is not None and (segment.dead or segment.tombstones)
         if ends:
@@ -161,6 +161,7 @@ def compact_shard(shard: Shard, limit: int) -> int:
             for sources in _groups(shard, limit):
                 reclaimed += Compaction(shard, sources, _yield_to_others).run()
         write_hints(shard, _yield_to_others)
+        shard.purge()
         return max(0, reclaimed)
 
 
@@ -306,7 +307,7 @@ class Compaction:
             return
         needed = np.zeros(len(rows), bool)
         with self.shard.lock:
-            replaced = self.shard.retired | set(self.sources)
+            replaced = self.shard.retired | self.shard.spent | set(self.sources)
             # The one that is written to as well: after a reopening it may be older than others.
             others = [(s, min(s.committed, s.end)) for s in self.shard.folder if s not in replaced]
         for other, end in others:
@@ -320,14 +321,16 @@ class Compaction:
         """Give the output its name. If that fails nobody knows which files will be found: writing ends."""
         shard = self.shard
         try:
-            with disk_errors(self.path, "publish"):
-                shard.folder.files.rename(output.temporary, self.path)
+            output.rename()
             shard.folder.sync()
             with shard.lock:
                 segment = shard.folder.add(output.header())
                 segment.end = segment.reserved = output.end
                 segment.tombstones = output.tombstones
                 segment.overhead = output.overhead
+                segment.sources = frozenset(source.id for source in self.sources)
+        except DiskFullError:  # the name was not given: nothing has changed
+            raise
         except BaseException as error:  # Ctrl-C too
             with shard.lock:
                 shard.log.stopped = StorageError(self.path, f"publishing a compacted segment failed ({error!r})")
@@ -359,6 +362,10 @@ class Compaction:
     def _count_dead(self, segment: Segment, locations: U64) -> None:
         for location in locations.tolist():
             segment.dead += fmt.unpack_location(location)[2] or self.shard.large[location]
+
+
+class DiskFullError(StorageError):
+    """There was no room; nothing has changed."""
 
 
 class _Output:
@@ -435,17 +442,36 @@ class _Output:
         self._finished = True
         return self._rows.entries().newest()
 
+    def rename(self) -> None:
+        """Give the finished file its name.
+
+        Raises
+        ------
+        DiskFullError
+            There was no room for the name. The file is removed.
+        StorageError
+            Anything else: whether it has its name is not known.
+        """
+        try:
+            self.shard.folder.files.rename(self.temporary, self.path)
+        except OSError as error:
+            if error.errno in PASSING:
+                self._finished = False
+                self.discard()
+                raise DiskFullError(self.path, f"can't publish: {error.strerror or error}") from error
+            raise StorageError(self.path, f"can't publish: {error.strerror or error}") from error
+
     def header(self) -> fmt.SegmentHeader:
         """Header of the file."""
         return fmt.SegmentHeader(
-            self.number, self.shard.folder.store_id, self._first_seq or 1, 0, fmt.COMPACTED, self.end
+            self.number, self.shard.folder.shard_id, self._first_seq or 1, 0, fmt.COMPACTED, self.end
         )
 
     def discard(self) -> None:
         """Remove the file unless it is finished."""
-        self._file.close()
-        if not self._finished:
-            with disk_errors(self.path, "remove"):
+        with disk_errors(self.path, "write"):
+            self._file.close()
+            if not self._finished:
                 self.shard.folder.remove([self.temporary])
 
 

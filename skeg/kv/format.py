@@ -10,7 +10,7 @@ Segment header
     0      8    magic: SKEGLOG and a zero byte
     8      4    format version, 1
     12     4    segment id, 1 or more
-    16     16   store id, as in the store's manifest
+    16     16   shard id (`skeg.kv.manifest.Manifest.shard_id`)
     32     8    sequence number that the first record has at least
     40     4    id of the segment written before this one; 0 if none, or if made by compaction
     44     4    flags: bit 0 = made by compaction
@@ -30,8 +30,8 @@ Record
     24     klen key, then vlen bytes of value, then zeros up to a multiple of 8
     ====== ==== =====================================================================
 
-The *place* is ``salt XOR segment id << 32 XOR offset / 8``, with the salt of the store's manifest: bytes that were
-written for another place, or by another store, never pass for a record.
+The *place* is ``salt XOR segment id << 32 XOR offset / 8``, with the salt of the shard (`Manifest.shard_salt`): bytes
+that were written for another place, or by another shard or store, never pass for a record.
 
 Kinds
     0  lineage: no key; the value is the ids (4 bytes each) of the segments that this one, made by compaction,
@@ -99,7 +99,7 @@ class SegmentHeader(NamedTuple):
     """The first 64 bytes of a segment."""
 
     segment: int
-    store_id: bytes
+    shard_id: bytes
     first_seq: int
     previous: int
     flags: int
@@ -110,7 +110,7 @@ class _Header(NamedTuple):
     magic: bytes
     version: int
     segment: int
-    store_id: bytes
+    shard_id: bytes
     first_seq: int
     previous: int
     flags: int
@@ -126,13 +126,13 @@ def pack_header(header: SegmentHeader) -> bytes:
     return data + _SUM.pack(checksum(data))
 
 
-def unpack_header(data: bytes, path: AnyPath, *, store_id: bytes, segment: int) -> SegmentHeader:
+def unpack_header(data: bytes, path: AnyPath, *, shard_id: bytes, segment: int) -> SegmentHeader:
     """Read the header of the segment file `path`.
 
     Raises
     ------
     FormatError
-        Not a segment, or one of another store or another id.
+        Not a segment, or one of another shard or another id.
     VersionTooNewError
         Written by a newer skeg.
     CorruptError
@@ -152,9 +152,9 @@ def unpack_header(data: bytes, path: AnyPath, *, store_id: bytes, segment: int) 
             path, "log segment of a newer version", offset=8, expected=f"at most {VERSION}", found=str(fields.version)
         )
     header = SegmentHeader(*fields[2:])
-    if header.store_id != store_id:
+    if header.shard_id != shard_id:
         raise FormatError(
-            path, "segment of another store", offset=16, expected=store_id.hex(), found=header.store_id.hex()
+            path, "segment of another shard or store", offset=16, expected=shard_id.hex(), found=header.shard_id.hex()
         )
     if header.segment != segment:
         raise FormatError(

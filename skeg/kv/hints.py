@@ -13,7 +13,7 @@ followed by zeros up to a multiple of 8 bytes. Rows are ordered by hash. All int
     0      8    magic ``SKEGHINT``
     8      4    format version, 1
     12     4    segment id
-    16     16   store id
+    16     16   shard id (`skeg.kv.manifest.Manifest.shard_id`)
     32     8    rows
     40     8    end: length of the part of the segment that the hint speaks of
     48     8    highest sequence number in that part
@@ -48,7 +48,7 @@ class _Header(NamedTuple):
     magic: bytes
     version: int
     segment: int
-    store_id: bytes
+    shard_id: bytes
     rows: int
     end: int
     last_seq: int
@@ -84,7 +84,7 @@ class Hint:
     entries: Entries
 
 
-def pack_hint(hint: Hint, store_id: bytes) -> bytes:
+def pack_hint(hint: Hint, shard_id: bytes) -> bytes:
     """Bytes of a hint file."""
     columns = b"".join(_column(getattr(hint.entries, name), kind) for name, kind in COLUMNS.items())
     header = _HEADER.pack(
@@ -92,7 +92,7 @@ def pack_hint(hint: Hint, store_id: bytes) -> bytes:
             MAGIC,
             VERSION,
             hint.segment,
-            store_id,
+            shard_id,
             len(hint.entries),
             hint.end,
             hint.last_seq,
@@ -103,7 +103,7 @@ def pack_hint(hint: Hint, store_id: bytes) -> bytes:
     return header + _SUM.pack(checksum(header)) + columns
 
 
-def unpack_hint(data: bytes, path: AnyPath, *, store_id: bytes, segment: int) -> Hint:
+def unpack_hint(data: bytes, path: AnyPath, *, shard_id: bytes, segment: int) -> Hint:
     """Read the bytes of the hint file `path`, which has to belong to a segment.
 
     Raises
@@ -116,8 +116,8 @@ def unpack_hint(data: bytes, path: AnyPath, *, store_id: bytes, segment: int) ->
     header = _HEADER.unpack(data)
     if _SUM.unpack_from(data, HEADER_BYTES - 8)[0] != checksum(data[: HEADER_BYTES - 8]):
         raise CorruptError(path, "hint header does not match its checksum", offset=HEADER_BYTES - 8)
-    claimed = (header.magic, header.version, header.segment, header.store_id)
-    if claimed != (MAGIC, VERSION, segment, store_id):
+    claimed = (header.magic, header.version, header.segment, header.shard_id)
+    if claimed != (MAGIC, VERSION, segment, shard_id):
         raise CorruptError(path, "not the hint of this segment", expected=str(segment), found=str(header.segment))
     columns = memoryview(data)[HEADER_BYTES:]
     if checksum(columns) != header.columns_sum:

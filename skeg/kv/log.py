@@ -31,7 +31,7 @@ from skeg.kv.segments import CLOSED, Folder, Segment
 U64 = NDArray[np.uint64]
 
 # What may pass: no space, no file descriptors.
-_PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE}
+PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE}
 
 # Space reserved ahead of the log's end: a sync then needs not record a new size of the file. Measured on ext4: 87 us
 # instead of 130 for a small record. At least this much, at most half of what is there.
@@ -71,7 +71,19 @@ class Round:
     `news[i]` (0: none).
     """
 
-    __slots__ = ("deleted", "done", "error", "extents", "hashes", "last_seq", "level", "nbytes", "news", "olds")
+    __slots__ = (
+        "acknowledged",
+        "deleted",
+        "done",
+        "error",
+        "extents",
+        "hashes",
+        "last_seq",
+        "level",
+        "nbytes",
+        "news",
+        "olds",
+    )
 
     def __init__(self) -> None:
         self.extents: list[Extent] = []
@@ -81,6 +93,8 @@ class Round:
         # Hashes of keys that it deletes.
         self.deleted: set[int] = set()
         self.level = Durability.NONE
+        # Whether some of its records were acknowledged already.
+        self.acknowledged = False
         self.nbytes = 0
         self.last_seq = 0
         self.done = False
@@ -154,6 +168,7 @@ class Log:
         self._segment_bytes = segment_bytes
         self._take_back = take_back
         self._in_flight: Round | None = None
+        self._lost: StorageError | None = None
         # The segment that was written to last, and the one to name as the predecessor of the next.
         self._written = self._before = segment
 
@@ -171,7 +186,7 @@ class Log:
         before = self.segment or self._before
         number = self.take_number()
         header = fmt.SegmentHeader(
-            number, self.folder.store_id, self.next_seq, before.id if before else 0, 0, before.end if before else 0
+            number, self.folder.shard_id, self.next_seq, before.id if before else 0, 0, before.end if before else 0
         )
         segment = self.folder.add(header)
         segment.committed = 0
@@ -253,6 +268,8 @@ class Log:
         round_.last_seq = last_seq
         self.next_seq = last_seq + 1
         round_.level = max(round_.level, level)
+        if level is Durability.NONE:
+            round_.acknowledged = True
         return round_
 
     def staged(self, segment: Segment, offset: int, nbytes: int) -> tuple[bytes, Round]:
@@ -297,6 +314,13 @@ class Log:
     def wants_writing(self) -> bool:
         """Whether records that nobody waits for take too much memory."""
         return self.staging.nbytes > _STAGED_BYTES_MAX
+
+    def report_lost(self) -> None:
+        """Raise StorageError, once, if records that were acknowledged before they were written have been lost since."""
+        with self.lock:
+            lost, self._lost = self._lost, None
+        if lost is not None:
+            raise StorageError(lost.path, f"writes of Durability.NONE were lost: {lost.problem}")
 
     def sync(self) -> None:
         """Put everything staged so far on stable storage; call without the lock. Raises StorageError."""
@@ -427,13 +451,15 @@ class Log:
         self.failures += 1
         # What the disk said, in whatever it was wrapped on the way.
         origin = error.__cause__ if isinstance(error.__cause__, OSError) else error
-        broken = isinstance(error, _SyncError) or origin.errno not in _PASSING
+        broken = isinstance(error, _SyncError) or origin.errno not in PASSING
         rounds = [self.staging, self._in_flight]
         failure = StorageError(self.folder.path, f"can't write the log: {origin.strerror or origin}")
         # Final before anything is mended: should Ctrl-C come in between, the log stays stopped.
-        self.stopped = failure
+        stopped, self.stopped = self.stopped, failure
         extents = [extent for round_ in rounds for extent in reversed(round_.extents)]
         self.staging, self._in_flight = Round(), None
+        if any(round_.acknowledged for round_ in rounds):
+            self._lost = failure
         for round_ in rounds:
             round_.error = failure
             round_.done = True
@@ -443,7 +469,7 @@ class Log:
         with contextlib.suppress(OSError):  # then it stays stopped
             self._restore(extents, touch_disk=not broken)
             if not broken:
-                self.stopped = None
+                self.stopped = stopped
 
     def _restore(self, extents: list[Extent], *, touch_disk: bool) -> None:
         """Give segments the ends that they had before the extents, the newest of which comes first.
@@ -464,7 +490,6 @@ class Log:
             self._before = self.folder.get(segment.header.previous)
             if segment is self.segment:
                 self.segment = None
-            cut.pop(segment.id, None)
             if self.folder.get(segment.id) is segment:
                 self.folder.forget(segment)
                 if touch_disk:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import secrets
 
 import attrs
+from xxhash import xxh3_64_intdigest, xxh3_128_digest
 
 from skeg.errors import CorruptError, VersionTooNewError
 from skeg.files import AnyPath
@@ -20,7 +21,7 @@ NAME = "manifest.json"
 FORMAT = "skeg-kv"
 VERSION = 1
 BYTES_MAX = 1 << 16
-SHARDS_MAX = 1024
+SHARDS_MAX = 256
 
 
 @attrs.frozen
@@ -30,13 +31,13 @@ class Manifest:
     Parameters
     ----------
     shards : int
-        Number of shards, 1 to 1024.
+        Number of shards, 1 to 256.
     store_id : bytes
-        16 random bytes; every segment and hint carries them.
+        16 random bytes.
     hash_seed : int
         Random seed of the key hashes, so that nobody can prepare keys that collide.
     salt : int
-        Random number in the place of every record, see `skeg.kv.format`.
+        Random number behind the places of records, see `shard_salt` and `skeg.kv.format`.
     """
 
     shards: int
@@ -48,6 +49,14 @@ class Manifest:
     def create(cls, shards: int) -> Manifest:
         """A manifest for a new store."""
         return cls(shards, secrets.token_bytes(16), secrets.randbits(64), secrets.randbits(64))
+
+    def shard_id(self, number: int) -> bytes:
+        """16 bytes that every segment and hint of a shard carries: XXH3-128 of the store id and the shard's number."""
+        return xxh3_128_digest(self.store_id + number.to_bytes(4, "little"))
+
+    def shard_salt(self, number: int) -> int:
+        """What is in the place of every record of a shard: XXH3-64 of the shard id, with the salt as its seed."""
+        return xxh3_64_intdigest(self.shard_id(number), self.salt)
 
 
 def pack_manifest(manifest: Manifest) -> bytes:
@@ -93,5 +102,5 @@ def unpack_manifest(data: bytes, path: AnyPath) -> Manifest:
     except (KeyError, TypeError, ValueError) as error:
         raise CorruptError(path, f"manifest with a field missing or out of range ({error})") from error
     if type(manifest.shards) is not int or not 1 <= manifest.shards <= SHARDS_MAX or len(manifest.store_id) != 16:
-        raise CorruptError(path, "manifest holds impossible values", expected="1 to 1024 shards", found=str(manifest))
+        raise CorruptError(path, "manifest holds impossible values", expected="1 to 256 shards", found=str(manifest))
     return manifest

@@ -17,11 +17,14 @@ from skeg.kv.entries import HASH_MASK, KeyHash
 from skeg.kv.manifest import Manifest, pack_manifest, unpack_manifest
 from skeg.kv.options import StoreOptions
 from skeg.kv.recovery import Recovered, Recovery
-from skeg.kv.segments import OPEN_FILES, Folder
+from skeg.kv.segments import Folder
 from skeg.kv.shard import Shard
 
 LOCK = "lock"
 _UNFINISHED = f"{manifests.NAME}.tmp"
+
+# Files that a writer holds open, over all shards.
+_OPEN_FILES = 256
 
 # A reader beside a writer may come upon a file that has just been replaced, or bytes that are just being written.
 _READER_ATTEMPTS = 20
@@ -72,7 +75,6 @@ def _lock(folder: Path, files: FileOps) -> Lock:
     with disk_errors(folder, "open the store"):
         try:
             files.mkdir(folder)
-            files.sync_dir(folder.parent)
         except FileExistsError:
             _check_ours(folder, files.listdir(folder))
         except FileNotFoundError as error:
@@ -109,9 +111,11 @@ def _create(folder: Path, files: FileOps, manifest: Manifest) -> Manifest:
         for name in files.listdir(folder):
             if name.startswith("shard-") and files.listdir(folder / name):
                 raise CorruptError(path, "missing, though the store has data")
+        files.sync_dir(folder.parent)
         for number in range(manifest.shards):
             with contextlib.suppress(FileExistsError):
                 files.mkdir(folder / f"shard-{number}")
+        files.sync_dir(folder)
         with contextlib.suppress(FileNotFoundError):
             files.unlink(temporary)
         file = files.open(temporary, create=True)
@@ -129,8 +133,7 @@ def _open_shards(
     keys = KeyHash(manifest.hash_seed, hash_mask)
     shards, recovered = [], []
     for number in range(manifest.shards):
-        place = folder / f"shard-{number}"
-        segments, found = _recover(place, manifest, options, files, keys, writable=writable)
+        segments, found = _recover(folder, number, manifest, options, files, keys, writable=writable)
         cache_bytes = options.cache_bytes // manifest.shards
         shards.append(Shard(segments, keys, found, options, cache_bytes=cache_bytes, writable=writable))
         recovered.append(found)
@@ -142,12 +145,20 @@ def _open_shards(
 
 
 def _recover(
-    place: Path, manifest: Manifest, options: StoreOptions, files: FileOps, keys: KeyHash, *, writable: bool
+    store: Path,
+    number: int,
+    manifest: Manifest,
+    options: StoreOptions,
+    files: FileOps,
+    keys: KeyHash,
+    *,
+    writable: bool,
 ) -> tuple[Folder, Recovered]:
     for attempt in range(_READER_ATTEMPTS):
         # What a reader has closed may be gone when it wants it again: the writer's compaction does not wait for it.
-        max_open = OPEN_FILES if writable else sys.maxsize
-        folder = Folder(place, files, manifest.store_id, manifest.salt, max_open)
+        max_open = max(_OPEN_FILES // manifest.shards, 2) if writable else sys.maxsize
+        place = store / f"shard-{number}"
+        folder = Folder(place, files, manifest.shard_id(number), manifest.shard_salt(number), max_open)
         recovery = Recovery(folder, keys, writable=writable, salvage=options.salvage)
         try:
             return folder, recovery.run()

@@ -134,25 +134,29 @@ class Recovery:
         )
 
     def _headers(self, logs: list[int]) -> dict[int, fmt.SegmentHeader]:
-        headers = {}
+        headers: dict[int, fmt.SegmentHeader] = {}
+        unreadable: dict[int, CorruptError | FormatError] = {}
         for number in logs:
-            path = self.folder.log_path(number)
             try:
                 headers[number] = self.folder.read_header(number)
             except VersionTooNewError:
                 raise
             except (CorruptError, FormatError) as error:
-                with disk_errors(path, "look at"):
-                    size = self.folder.files.open(path).size()
-                if size <= fmt.HEADER_BYTES and number not in self._hints:
-                    # The making of this file was never finished: records are only written after that.
-                    self._unfinished.append(path)
-                    continue
-                self._damage(path, error.offset or 0, fmt.HEADER_BYTES, error.problem, error)
-                self._damaged.add(number)
-                # Its records prove themselves. All else that the header said is in its name and in the manifest.
-                flags = 0 if self._lineage(number) is None else fmt.COMPACTED
-                headers[number] = fmt.SegmentHeader(number, self.folder.store_id, 1, 0, flags, 0)
+                unreadable[number] = error
+        newest = max((n for n, header in headers.items() if not header.flags & fmt.COMPACTED), default=0)
+        for number, reason in unreadable.items():
+            path = self.folder.log_path(number)
+            with disk_errors(path, "look at"):
+                size = self.folder.files.open(path).size()
+            if size <= fmt.HEADER_BYTES and number > newest and number not in self._hints:
+                # The making of this file was never finished: records, and other files, are only made after that.
+                self._unfinished.append(path)
+                continue
+            self._damage(path, reason.offset or 0, fmt.HEADER_BYTES, reason.problem, reason)
+            self._damaged.add(number)
+            # Its records prove themselves. All else that the header said is in its name and in the manifest.
+            flags = 0 if self._lineage(number) is None else fmt.COMPACTED
+            headers[number] = fmt.SegmentHeader(number, self.folder.shard_id, 1, 0, flags, 0)
         return headers
 
     def _replaced(self, headers: dict[int, fmt.SegmentHeader]) -> set[int]:
@@ -162,8 +166,9 @@ class Recovery:
             if header.flags & fmt.COMPACTED:
                 lineage = self._lineage(number)
                 if lineage is None:
-                    path = self.folder.log_path(number)
-                    self._damage(path, fmt.HEADER_BYTES, 0, "lineage of a compacted segment is damaged")
+                    if not self.salvage:  # else it is reported when its records are read
+                        path = self.folder.log_path(number)
+                        raise CorruptError(path, "lineage of a compacted segment is damaged", offset=fmt.HEADER_BYTES)
                     self._damaged.add(number)
                 gone |= lineage or set()
         return gone
@@ -199,7 +204,7 @@ class Recovery:
         pieces = []
         if hint is None and segment.id in self._hints:
             self._unfinished.append(self.folder.hint_path(segment.id))  # not synced when the power went
-        if hint is not None:
+        if hint is not None and not self.salvage:  # which trusts nothing but the records themselves
             pieces = [hint.entries]
             start, last_seq = hint.end, hint.last_seq
             segment.hinted, segment.overhead = hint.end, hint.overhead

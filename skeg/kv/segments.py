@@ -23,9 +23,6 @@ _NAME = re.compile(r"([0-9]{10})\.(log|hint)")
 # more than that.
 SYNC_BYTES = 512 << 10
 
-# Files of a shard that are held open.
-OPEN_FILES = 256
-
 # Far beyond any segment: all of a closed segment is committed.
 CLOSED = 1 << 62
 
@@ -40,7 +37,7 @@ class Segment:
     path : path
         Where the file is, or will be.
     salt : int
-        Of the store's manifest.
+        `Manifest.shard_salt`.
     """
 
     __slots__ = (
@@ -57,6 +54,7 @@ class Segment:
         "path",
         "place",
         "reserved",
+        "sources",
         "tombstones",
         "torn",
     )
@@ -77,6 +75,8 @@ class Segment:
         self.dead = 0
         self.overhead = 0
         self.tombstones = 0
+        # Ids that it stands for, if this process made it by compaction.
+        self.sources: frozenset[int] = frozenset()
         # Length of the part that its hint speaks of.
         self.hinted = 0
         # Recovery found its last records not whole, or passed over damage in it.
@@ -104,16 +104,16 @@ class Folder:
         The shard's folder.
     files : FileOps
         How to reach the disk.
-    store_id, salt : bytes, int
-        From the manifest.
+    shard_id, salt : bytes, int
+        `Manifest.shard_id` and `Manifest.shard_salt`.
     max_open : int
         Files held open at a time, not counting those in use at the moment.
     """
 
-    def __init__(self, path: Path, files: FileOps, store_id: bytes, salt: int, max_open: int = OPEN_FILES) -> None:
+    def __init__(self, path: Path, files: FileOps, shard_id: bytes, salt: int, max_open: int = 256) -> None:
         self.path = path
         self.files = files
-        self.store_id = store_id
+        self.shard_id = shard_id
         self.salt = salt
         self._segments: dict[int, Segment] = {}
         self._opened: deque[Segment] = deque()
@@ -200,7 +200,7 @@ class Folder:
         path = self.log_path(segment)
         with disk_errors(path, "read"):
             data = read_all(self.files.open(path), fmt.HEADER_BYTES, 0)
-        return fmt.unpack_header(data, path, store_id=self.store_id, segment=segment)
+        return fmt.unpack_header(data, path, shard_id=self.shard_id, segment=segment)
 
     def size(self, segment: Segment) -> int:
         """Bytes of a segment's file."""
@@ -213,7 +213,7 @@ class Folder:
         try:
             file = self.files.open(path)
             data = read_all(file, file.size(), 0)
-            return unpack_hint(data, path, store_id=self.store_id, segment=segment.id)
+            return unpack_hint(data, path, shard_id=self.shard_id, segment=segment.id)
         except (OSError, CorruptError):
             return None
 
@@ -224,7 +224,7 @@ class Folder:
         """
         path = self.hint_path(hint.segment)
         temporary = path.with_name(path.name + ".tmp")
-        data = memoryview(pack_hint(hint, self.store_id))
+        data = memoryview(pack_hint(hint, self.shard_id))
         with disk_errors(path, "write"):
             self.remove([temporary])
             file = self.files.open(temporary, create=True)

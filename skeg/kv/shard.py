@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+import weakref
+from collections.abc import Callable, Container, Sequence
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -37,6 +37,8 @@ from skeg.kv.log import Log, Round
 from skeg.kv.options import Durability, StoreOptions
 from skeg.kv.recovery import Recovered
 from skeg.kv.segments import Folder, Segment
+
+T = TypeVar("T")
 
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}")
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
@@ -87,6 +89,7 @@ class Shard:
         self.cache = Cache(cache_bytes)
         self.writable = writable
         self.closing = self.closed = False
+        self.spoiled: StorageError | None = None
         self.log = Log(
             folder,
             self.lock,
@@ -99,32 +102,32 @@ class Shard:
         # Held by whoever moves records from segment to segment, or must not have that happen.
         self.compacting = threading.Lock()
         # Snapshots that read segments, segments to be removed when none does, and outputs that only stood for those.
-        self.pins: set[object] = set()
+        self.pins: weakref.WeakSet[object] = weakref.WeakSet()
         self.retired: set[Segment] = set()
-        self.spent: set[Segment] = set()
+        self.spent = {segment for segment in folder if segment.compacted and not segment.live + segment.tombstones}
 
     def __len__(self) -> int:
         return len(self.index)
 
-    @contextmanager
-    def changing(self) -> Iterator[None]:
-        """The lock, for operations that change the shard.
+    def change(self, operation: Callable[[], T]) -> T:
+        """Do what changes the shard; call with the lock.
 
-        An exception in the middle of one, such as Ctrl-C, may leave index and log at odds: then writing ends.
+        An exception in the middle, such as Ctrl-C, may leave index and log at odds: then the shard is of no more use.
         """
-        with self.lock:
-            self.check_open()
-            if self.closing:
-                raise ClosedError(f"{self.folder.path} is being closed")
-            if not self.writable:
-                raise ReadOnlyError(self.folder.path, "opened for reading only")
-            try:
-                yield
-            except (SkegError, GeneratorExit):  # the latter: interrupted before the operation began
-                raise
-            except BaseException as error:
-                self.log.stopped = StorageError(self.folder.path, f"interrupted in the middle of a change ({error!r})")
-                raise
+        self.check_writable()
+        try:
+            return operation()
+        except SkegError:
+            raise
+        except BaseException as error:
+            self.spoil(error)
+            raise
+
+    def spoil(self, error: BaseException) -> None:
+        """What is in memory may no longer be right; what is on the disk is."""
+        self.log.stopped = self.spoiled = StorageError(
+            self.folder.path, f"interrupted in the middle of a change ({error!r}); open the store again"
+        )
 
     def settle(self, waiting: Round | None) -> None:
         """Return when a round is committed, if anybody asked for that; call without the lock. Raises StorageError."""
@@ -206,7 +209,7 @@ class Shard:
         number, offset, nbytes = fmt.unpack_location(location)
         return self.folder[number], offset, nbytes or self.large[location]
 
-    # --- writing: all of these are called inside `changing`
+    # --- writing: all of these are called with the lock, by `change`
 
     def set(self, key: bytes, value: bytes, level: Durability) -> Round:
         """Give a key a value."""
@@ -392,33 +395,38 @@ class Shard:
     def purge(self) -> None:
         """Remove the files of segments that compaction has replaced, unless a snapshot reads them; without the lock.
 
-        Does nothing while another thread has the lock, or this one: a snapshot may end in the middle of anything, when
-        the garbage collector finds it. What is left is removed at the next opportunity.
-
         Raises
         ------
         StorageError
             The disk refused. They are removed by a later call, or when the store is opened the next time.
         """
-        if not self.lock.acquire(blocking=False):
-            return
-        try:
+        with self.lock:
             if self.pins or not self.retired | self.spent:
                 return
-            retired, spent = list(self.retired), list(self.spent)
+            # The highest id stays in use: the next opening counts on from there, and no id may be used twice.
+            newest = max(segment.id for segment in self.folder)
+            retired, spent = list(self.retired), [segment for segment in self.spent if segment.id != newest]
             for segment in retired + spent:
                 if self.folder.get(segment.id) is segment:
                     self.folder.forget(segment)
             ids = {segment.id for segment in retired}
             self.large = {at: n for at, n in self.large.items() if at >> fmt.SEGMENT_SHIFT not in ids}
-        finally:
-            self.lock.release()
         # What only says that the others are replaced goes when they are gone.
         for group in (retired, spent):
             self._remove(group)
         with self.lock:
             self.retired.difference_update(retired)
             self.spent.difference_update(spent)
+
+    def unpin(self, snapshot: object) -> None:
+        """A snapshot has ended.
+
+        That may be in the middle of anything, when the garbage collector finds it, also with the lock held by this
+        thread. Then what it held up is removed by the next call of `purge`.
+        """
+        self.pins.discard(snapshot)
+        if not self.lock.locked():
+            self.purge()
 
     def _remove(self, segments: list[Segment]) -> None:
         if not segments:
@@ -430,7 +438,12 @@ class Shard:
                     self.folder.set_aside(segment.path)
                 else:
                     self.folder.remove([segment.path])
-        self.folder.sync()
+        try:
+            self.folder.sync()
+        except StorageError as error:
+            with self.lock:
+                self.log.stopped = error
+            raise
 
     def refuse_writers(self) -> None:
         """Let no operation begin that changes the shard: it is being closed."""
@@ -450,9 +463,30 @@ class Shard:
         self.close()
 
     def check_open(self) -> None:
-        """Raise ClosedError if the store was closed."""
+        """Raise ClosedError if the store was closed, and StorageError if it must not be used any more."""
         if self.closed:
             raise ClosedError(f"{self.folder.path} was closed")
+        if self.spoiled is not None:
+            raise StorageError(self.spoiled.path, self.spoiled.problem)
+
+    def check_writable(self) -> None:
+        """Raise the error that an operation that changes the shard would meet before it begins."""
+        self.check_open()
+        if self.closing:
+            raise ClosedError(f"{self.folder.path} is being closed")
+        if not self.writable:
+            raise ReadOnlyError(self.folder.path, "opened for reading only")
+
+
+def with_locks(shards: Sequence[Shard], then: Callable[[], T]) -> T:
+    """Call `then` with the locks of all shards.
+
+    By recursion, because only a ``with`` over the lock itself gives it back whenever Ctrl-C comes.
+    """
+    if not shards:
+        return then()
+    with shards[0].lock:
+        return with_locks(shards[1:], then)
 
 
 def _value(segment: Segment, offset: int, nbytes: int, data: bytes, key: bytes) -> bytes | None:

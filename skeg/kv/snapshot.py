@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self
@@ -12,8 +11,9 @@ import numpy as np
 from skeg.errors import CorruptError, StorageError
 from skeg.kv import format as fmt
 from skeg.kv.index import Frozen
+from skeg.kv.log import Round
 from skeg.kv.segments import Segment
-from skeg.kv.shard import Shard
+from skeg.kv.shard import Shard, with_locks
 
 # Bytes read at a time.
 _WINDOW_BYTES = 1 << 20
@@ -45,15 +45,7 @@ class Snapshot:
     def __enter__(self) -> Self:
         while True:
             # All locks at once: what one shard shows does not depend on what another one doesn't show yet.
-            with contextlib.ExitStack() as locks:
-                for shard in self.shards:
-                    locks.enter_context(shard.lock)
-                    shard.check_open()
-                self.frozen = [shard.index.freeze() for shard in self.shards]
-                self.segments = [{segment.id: (segment, segment.end) for segment in s.folder} for s in self.shards]
-                rounds = [shard.log.pending[-1] for shard in self.shards]
-                for shard in self.shards:
-                    shard.pins.add(self)
+            rounds = with_locks(self.shards, self._freeze)
             try:
                 # What is seen must be committed, so that it can be read from files and can't be undone any more.
                 for shard, round_ in zip(self.shards, rounds, strict=True):
@@ -72,10 +64,19 @@ class Snapshot:
     ) -> None:
         self._unpin()
 
+    def _freeze(self) -> list[Round]:
+        """With the locks: what is to be read, and what has to be committed before."""
+        for shard in self.shards:
+            shard.check_open()
+        self.frozen = [shard.index.freeze() for shard in self.shards]
+        self.segments = [{segment.id: (segment, segment.end) for segment in shard.folder} for shard in self.shards]
+        for shard in self.shards:
+            shard.pins.add(self)
+        return [shard.log.pending[-1] for shard in self.shards]
+
     def _unpin(self) -> None:
         for shard in self.shards:
-            shard.pins.discard(self)  # no lock: see `Shard.purge`
-            shard.purge()
+            shard.unpin(self)
 
     def records(self, number: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes, int]]:
         """Records of the shard `number` whose keys start with `prefix`, in the order of the log.
@@ -104,6 +105,8 @@ class Snapshot:
                 segment = segments[which][0]
                 base = offset
                 window = shard.read(segment, offset, max(_WINDOW_BYTES, nbytes))
+            if shard.closed:
+                shard.check_open()
             start = offset - base
             record = window[start : start + nbytes]
             head = fmt.read_record(memoryview(record), 0, segment.place, offset)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import weakref
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -275,8 +276,8 @@ class Store:
         level = self._parts.level(durability)
         waiting = []
         for shard, group in self._parts.split(items):
-            with shard.changing():
-                waiting.append((shard, shard.set_many(group, level)))
+            with shard.lock:
+                waiting.append((shard, shard.change(partial(shard.set_many, group, level))))
         for shard, round_ in waiting:
             shard.settle(round_)
         self._parts.written(level)
@@ -334,11 +335,15 @@ class Store:
         return sum(compact_shard(shard, self.options.segment_bytes) for shard in self._parts.shards)
 
     def sync(self) -> None:
-        """Put everything written so far on stable storage, whatever its durability."""
+        """Put everything written so far on stable storage, whatever its durability.
+
+        Raises StorageError also when something of `Durability.NONE` was lost since the last call, for want of space.
+        """
         with contextlib.ExitStack() as all_of_them:
             for shard in self._parts:
-                with shard.changing():
-                    pass
+                with shard.lock:
+                    shard.check_writable()
+                all_of_them.callback(shard.log.report_lost)
                 all_of_them.callback(shard.log.sync)
 
     def snapshot(self, dest: AnyPath) -> None:
@@ -411,8 +416,8 @@ class Store:
     ) -> Any:
         level = self._parts.level(durability)
         shard = self._parts.of(key)
-        with shard.changing():
-            result, waiting = change(shard, level)
+        with shard.lock:
+            result, waiting = shard.change(partial(change, shard, level))
         shard.settle(waiting)
         self._parts.written(level)
         return result
@@ -449,14 +454,14 @@ def open_store(
 
 def _erase(shard: Shard, prefix: bytes, level: Durability) -> int:
     keys = shard.keys
-    with shard.changing():
-        pass  # refuse at once what can't be done
+    with shard.lock:
+        shard.check_writable()  # refuse at once what can't be done
     with Snapshot([shard]) as snapshot:
         targets = [(keys.hash(key), keys.check(key), location) for key, _, location in snapshot.records(0, prefix)]
         count = 0
         for start in range(0, len(targets), _ERASED_AT_ONCE):
-            with shard.changing():
-                erased, waiting = shard.erase(targets[start : start + _ERASED_AT_ONCE], level)
+            with shard.lock:
+                erased, waiting = shard.change(partial(shard.erase, targets[start : start + _ERASED_AT_ONCE], level))
             shard.settle(waiting)
             count += erased
     return count
@@ -469,6 +474,7 @@ def _finish(shard: Shard) -> None:
         with shard.compacting:
             write_hints(shard, _no_pause, active=True)
         shard.log.trim()
+    shard.log.report_lost()
 
 
 def _no_pause() -> None:

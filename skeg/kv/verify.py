@@ -53,7 +53,7 @@ def _check_hint(shard: Shard, segment: Segment, scan: Scan) -> list[CorruptError
             return []
         raise
     try:
-        hint = unpack_hint(data, path, store_id=shard.folder.store_id, segment=segment.id)
+        hint = unpack_hint(data, path, shard_id=shard.folder.shard_id, segment=segment.id)
     except CorruptError as error:
         return [error]
     covered = scan.entries[scan.entries.offset * 8 < hint.end].newest()

@@ -298,7 +298,7 @@ def test_the_durability_is_that_of_the_call(store, face, ops, level):
 def test_what_nobody_waits_for_does_not_pile_up(store, face):
     for n in range(40):
         face.submit([("set", b"%d" % n, bytes(100_000))], durability=Durability.NONE)
-        assert until(lambda: store.stats()["staged_bytes"] < 1_300_000)
+        assert until(lambda: store.stats()["staged_bytes"] < 1_300_000, 5)
 
 
 def test_many_tasks_on_several_shards(tmp_path):

@@ -237,7 +237,7 @@ def test_hits_misses_and_evictions_are_counted():
         cache.put(key_of(i), b"")
     assert [None, None, *[b""] * 10] == [cache.get(key_of(i)) for i in range(12)]
     assert (10, 2, 2) == (cache.hits, cache.misses, cache.evictions)
-    cache.discard_many(key_of(i) for i in range(12))
+    cache.discard_many([key_of(i) for i in range(12)])
     assert 0 == len(cache)
     assert 2 == cache.evictions, "what is discarded was not evicted"
 

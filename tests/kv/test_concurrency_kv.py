@@ -465,6 +465,38 @@ def test_what_a_failed_commit_gives_back_is_not_lost_to_a_compaction_under_way(s
         assert expected == dict(again.scan())
 
 
+@pytest.mark.parametrize("pauses", range(1, 8))
+def test_a_scan_may_end_at_any_moment_of_a_compaction(store, pauses):
+    """Then files go that the scan had kept, those of outputs without records too, and nobody needs them."""
+    shard = shard_of(store)
+    store.set(b"kept", b"1")
+    shard.log.close_segment()
+    for key in (b"a", b"b"):
+        store.set(key, b"1")
+        store.delete(key)
+        shard.log.close_segment()
+        if key == b"a":
+            scan = store.scan()
+            assert (b"kept", b"1") == next(scan)
+            store.compact()
+    calls = []
+
+    def pause():
+        calls.append(None)
+        if len(calls) == pauses:
+            scan.close()
+
+    with shard.compacting, shard.lock:
+        sources = [segment for segment in closed(shard) if segment.tombstones]
+    with shard.compacting:
+        Compaction(shard, sources, pause).run()
+    scan.close()
+    store.compact()
+    assert {b"kept": b"1"} == dict(store.scan())
+    assert [] == store.verify()
+    assert 0 == store.stats()["retired_bytes"]
+
+
 # Closing, while others are at work
 
 

@@ -231,3 +231,17 @@ def test_a_record_in_another_place_is_no_record():
     for moved in (data[start:end], other):
         changed = (data[:tail] + moved).ljust(len(data), b"\0")
         reopen_twice(store.damaged(store.log, changed), store.states[-1:])
+
+
+def test_a_log_of_another_shard_is_refused():
+    """Two shards have segments of the same ids; one in the other's place is not taken for it."""
+    options = Options(shards=2)
+    files = {shard: f"/store/shard-{shard}/0000000001.log" for shard in range(2)}
+    trace = record(new_store(options), [call("set", b"%d" % n, b"1") for n in range(4)], options)
+    *_, disk = replay(trace.start, trace.journal)
+    store = Store(disk.power_loss(newest), trace.states)
+    swapped = store.damaged(files[0], store.original(files[1]))
+    for mode in ("r", "rw"):
+        with pytest.raises(StorageError) as raised:
+            open_on(swapped.copy(), options, mode=mode)
+        assert files[0] == raised.value.path

@@ -214,7 +214,7 @@ def test_a_failed_sync_is_final(verb):
     assert stopped > 0
 
 
-@pytest.mark.parametrize("start", range(0, 64, 8))
+@pytest.mark.parametrize("start", range(0, 64, 16))
 def test_a_full_disk_fails_writes_until_there_is_space(start):
     """At every size at which the disk is full: later writes work again, and nothing that failed is there."""
     calls = [what for what in CALLS if what.verb != "reopen"]

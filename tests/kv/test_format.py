@@ -60,7 +60,7 @@ def header_by_hand(version: int = 1, segment: int = 7, store_id: bytes = STORE_I
 
 
 def unpack_header(data: bytes) -> fmt.SegmentHeader:
-    return fmt.unpack_header(data, "p", store_id=STORE_ID, segment=7)
+    return fmt.unpack_header(data, "p", shard_id=STORE_ID, segment=7)
 
 
 def test_a_header_has_these_bytes():
@@ -70,15 +70,15 @@ def test_a_header_has_these_bytes():
 
 @given(
     segment=st.integers(1, fmt.SEGMENT_MAX),
-    store_id=st.binary(min_size=16, max_size=16),
+    shard_id=st.binary(min_size=16, max_size=16),
     first_seq=seqs,
     previous=st.integers(0, fmt.SEGMENT_MAX),
     flags=st.integers(0, 2**32 - 1),
     previous_bytes=st.integers(0, 2**64 - 1),
 )
 def test_a_header_of_any_fields_is_read_as_it_was_written(segment, store_id, **others):
-    header = fmt.SegmentHeader(segment=segment, store_id=store_id, **others)
-    assert header == fmt.unpack_header(fmt.pack_header(header), "p", store_id=store_id, segment=segment)
+    header = fmt.SegmentHeader(segment=segment, shard_id=store_id, **others)
+    assert header == fmt.unpack_header(fmt.pack_header(header), "p", shard_id=store_id, segment=segment)
 
 
 def test_a_header_with_any_bit_changed_is_refused():
@@ -99,7 +99,7 @@ def test_a_header_cut_anywhere_is_refused(length):
     ("data", "error", "match"),
     [
         (header_by_hand(version=2), VersionTooNewError, "newer version: expected at most 1, found 2"),
-        (header_by_hand(store_id=b"x" * 16), FormatError, "another store"),
+        (header_by_hand(shard_id=b"x" * 16), FormatError, "another store"),
         (header_by_hand(segment=8), FormatError, "under another name: expected id 7, found id 8"),
         (b"SKEGHINT" + header_by_hand()[8:], FormatError, "not a log segment"),
     ],
@@ -112,7 +112,7 @@ def test_a_sound_header_of_something_else_is_refused(data, error, match):
 def test_a_newer_version_is_named_whatever_else_is_strange():
     """Its other fields may mean other things."""
     with pytest.raises(VersionTooNewError):
-        unpack_header(header_by_hand(version=2, segment=8, store_id=b"x" * 16))
+        unpack_header(header_by_hand(version=2, segment=8, shard_id=b"x" * 16))
 
 
 # Records
@@ -350,7 +350,7 @@ def test_an_old_store_is_opened_and_holds_what_it_held():
 
 
 def test_an_old_store_is_made_of_everything_that_a_store_may_have():
-    headers = [fmt.unpack_header(p.read_bytes(), p, store_id=STORE_ID, segment=int(p.stem)) for p in log_files()]
+    headers = [fmt.unpack_header(p.read_bytes(), p, shard_id=STORE_ID, segment=int(p.stem)) for p in log_files()]
     assert {0, fmt.COMPACTED} == {header.flags for header in headers}
     kinds = set()
     for path in log_files():
@@ -371,14 +371,14 @@ def test_old_files_written_again_have_the_same_bytes():
     assert manifest == pack_manifest(MANIFEST)
     for path in log_files():
         data, number = path.read_bytes(), int(path.stem)
-        place = fmt.place_of(MANIFEST.salt, number)
-        again = fmt.pack_header(fmt.unpack_header(data, path, store_id=STORE_ID, segment=number))
+        place = fmt.place_of(MANIFEST.shard_salt(0), number)
+        again = fmt.pack_header(fmt.unpack_header(data, path, shard_id=STORE_ID, segment=number))
         while len(again) < segment_end(path):
             again += record_again(data, len(again), place)
         assert data == again.ljust(len(data), b"\0")
     for path in GOLDEN.glob("shard-0/*.hint"):
         data = path.read_bytes()
-        assert data == pack_hint(unpack_hint(data, path, store_id=STORE_ID, segment=int(path.stem)), STORE_ID)
+        assert data == pack_hint(unpack_hint(data, path, shard_id=STORE_ID, segment=int(path.stem)), STORE_ID)
 
 
 def test_old_hints_say_what_their_segments_say(tmp_path):

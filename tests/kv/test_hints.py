@@ -26,7 +26,7 @@ def hint_of(rows, end=1000) -> Hint:
 
 
 def unpack(data: bytes) -> Hint:
-    return unpack_hint(data, "p", store_id=STORE_ID, segment=7)
+    return unpack_hint(data, "p", shard_id=STORE_ID, segment=7)
 
 
 def rows_of(entries: Entries) -> list[tuple[int, ...]]:
@@ -62,11 +62,11 @@ def test_a_hint_has_these_bytes(count):
     end=u64s,
     last_seq=u64s,
     overhead=u64s,
-    store_id=st.binary(min_size=16, max_size=16),
+    shard_id=st.binary(min_size=16, max_size=16),
 )
 def test_any_hint_is_read_as_it_was_written(rows, segment, end, last_seq, overhead, store_id):
     data = pack_hint(Hint(segment, end, last_seq, overhead, Entries.of_rows(rows)), store_id)
-    found = unpack_hint(data, "p", store_id=store_id, segment=segment)
+    found = unpack_hint(data, "p", shard_id=store_id, segment=segment)
     assert (segment, end, last_seq, overhead) == (found.segment, found.end, found.last_seq, found.overhead)
     assert rows == rows_of(found.entries)
     assert list(COLUMNS.values()) == [getattr(found.entries, name).dtype for name in COLUMNS]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import itertools
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from skeg.errors import StorageError
@@ -243,7 +245,7 @@ def test_records_say_how_far_their_segment_was_durable(bench):
 def test_space_is_reserved_ahead_up_to_the_size_of_a_segment():
     bench = Bench(segment_bytes=1 << 20)
     bench.put(b"a")
-    assert 88 + 8 + (64 << 10) == bench.files.disk.nodes[2].data.__len__()
+    assert 88 + 8 + (64 << 10) == len(bench.files.disk.nodes[2].data)
     bench.forget_calls()
     for i in range(20):
         bench.put(b"%d" % i, 1000)
@@ -253,12 +255,11 @@ def test_space_is_reserved_ahead_up_to_the_size_of_a_segment():
     assert f"resize 1 to {end + end // 2}" in bench.told()
     bench.put(b"c", 600_000)
     assert f"resize 1 to {1 << 20}" in bench.told()
-    assert bytes(fmt.VALUE) not in bytes(bench.files.disk.nodes[2].data[bench.log.segment.end :]).replace(b"\0", b"")
+    assert set() == set(bench.files.disk.nodes[2].data[bench.log.segment.end :]) - {0}
 
 
 def test_no_space_to_reserve_is_no_failure(bench):
     bench.put(b"a")
-    bench.files.before = lambda verb: bench.files.fail("allocate", full()) if verb == "none" else None
     bench.files.fail("allocate", full(), times=99)
     bench.put(b"b", 900)
     bench.put(b"c", 900)
@@ -454,9 +455,8 @@ def test_a_full_disk_fails_a_round_and_takes_it_back(bench, code):
     round_ = bench.stage(b"b", 40, SYNC, tombstones=40, overhead=8)
     bench.files.fail("pwrite", failure(code))
     bench.forget_calls()
-    with pytest.raises(StorageError, match="/shard: can't write the log: ") as caught:
+    with pytest.raises(StorageError, match=f"/shard: can't write the log: {os.strerror(code)}"):
         bench.log.commit(round_)
-    assert code == caught.value.__cause__.__cause__.errno if caught.value.__cause__.__cause__ else True
     # What may have been written is removed, durably, and never comes back.
     assert ["resize 1 to 96", "sync 1"] == bench.told()
     assert [[], [round_]] == [bench.taken_back[0].extents, bench.taken_back[1:]]
@@ -576,7 +576,7 @@ def test_a_disk_that_stays_full_for_long_costs_nothing(bench):
             bench.put(b"b", 900)
     bench.files.before = None
     bench.put(b"c", 900)
-    assert {1: [(1, b"a", 0)], 32: [(32, b"c", 64)]} == bench.records() or [b"a", b"c"] == bench.keys()
+    assert [b"a", b"c"] == bench.keys()
     assert len(bench.folder._opened) <= 3
     check_chain(bench)
 
@@ -698,16 +698,20 @@ def test_the_reason_of_a_failed_folder_sync_is_told(bench):
 
 
 def test_an_undone_location_follows_its_copy(bench):
-    import numpy as np
-
+    old = [fmt.pack_location(3, offset, 32) for offset in (64, 96, 128)]
+    other = fmt.pack_location(4, 64, 32)
+    copies = np.array(old, np.uint64), np.array([7, 8, 9], np.uint64)
+    seen: dict[Round, int] = {}
     with bench.lock:
         round_ = bench.log.staging
-        old = [fmt.pack_location(3, offset, 32) for offset in (64, 96, 128)]
-        other = fmt.pack_location(4, 64, 32)
-        round_.add([1, 2, 3], [old[1], other, 0], [9, 9, 9])
-        new = np.array([7, 8, 9], np.uint64)
-        bench.log.relocate({3}, np.array(old, np.uint64), new)
+        round_.add([1, 2, 3], [old[1], other, 0], [21, 22, 23])
+        bench.log.relocate({3}, *copies, seen)
         assert [8, other, 0] == round_.olds
+        # What was staged since is looked at by the next call.
+        round_.add([4, 5], [old[2], old[0]], [24, 25])
+        bench.log.relocate({3}, *copies, seen)
+        assert [8, other, 0, 9, 7] == round_.olds
+        assert [21, 22, 23, 24, 25] == round_.news
 
 
 def test_a_segment_knows_nothing_of_its_durability_at_first():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from xxhash import xxh3_64_intdigest
 
 from skeg.errors import CorruptError, FormatError, StorageError, VersionTooNewError
 from skeg.kv import format as fmt
+from skeg.kv import recovery
 from skeg.kv.entries import KeyHash
 from skeg.kv.hints import Hint, pack_hint, unpack_hint
 from skeg.kv.manifest import Manifest, pack_manifest
 from skeg.kv.options import Durability
-from skeg.kv.scan import Walk, scan_plain
+from skeg.kv.scan import Walk, scan_by_kernel, scan_plain
 from skeg.kv.segments import Segment
 from skeg.kv.shard import Shard
 from skeg.kv.store import Store, open_store
@@ -48,7 +51,7 @@ Row = tuple[bytes, bytes | None, int, int]
 
 def record(number: int, at: int, row: Row) -> bytes:
     key, value, seq, durable = row
-    place = fmt.place_of(MANIFEST.salt, number)
+    place = fmt.place_of(MANIFEST.shard_salt(0), number)
     if value is None:
         return fmt.pack_record(place, at, fmt.TOMBSTONE, seq, KEYS.tombstone_key(key), b"", durable)
     return fmt.pack_record(place, at, fmt.VALUE, seq, key, value, durable)
@@ -56,7 +59,7 @@ def record(number: int, at: int, row: Row) -> bytes:
 
 def segment(number: int, *rows: Row, previous: int = 0, previous_bytes: int = 0, first_seq: int = 1) -> bytes:
     """A segment of the log."""
-    header = fmt.SegmentHeader(number, MANIFEST.store_id, first_seq, previous, 0, previous_bytes)
+    header = fmt.SegmentHeader(number, MANIFEST.shard_id(0), first_seq, previous, 0, previous_bytes)
     data = fmt.pack_header(header)
     for row in rows:
         data += record(number, len(data), row)
@@ -65,22 +68,22 @@ def segment(number: int, *rows: Row, previous: int = 0, previous_bytes: int = 0,
 
 def compacted(number: int, sources: list[int], *rows: Row) -> bytes:
     """A segment made by compaction."""
-    body = fmt.pack_lineage(fmt.place_of(MANIFEST.salt, number), sources)
+    body = fmt.pack_lineage(fmt.place_of(MANIFEST.shard_salt(0), number), sources)
     for row in rows:
         body += record(number, fmt.HEADER_BYTES + len(body), row)
-    first = min((seq for *_, seq, _ in rows), default=0)
-    header = fmt.SegmentHeader(number, MANIFEST.store_id, first, 0, fmt.COMPACTED, fmt.HEADER_BYTES + len(body))
+    first = min((seq for *_, seq, _ in rows), default=1)
+    header = fmt.SegmentHeader(number, MANIFEST.shard_id(0), first, 0, fmt.COMPACTED, fmt.HEADER_BYTES + len(body))
     return fmt.pack_header(header) + body
 
 
 def hint(number: int, data: bytes, end: int | None = None) -> bytes:
     """The hint of a segment, up to some place in it."""
     end = len(data) if end is None else end
-    header = fmt.unpack_header(data, "p", store_id=MANIFEST.store_id, segment=number)
-    walk = Walk(fmt.place_of(MANIFEST.salt, number), bool(header.flags), header.first_seq - 1)
+    header = fmt.unpack_header(data, "p", shard_id=MANIFEST.shard_id(0), segment=number)
+    walk = Walk(fmt.place_of(MANIFEST.shard_salt(0), number), bool(header.flags), header.first_seq - 1)
     scan = scan_plain(data[fmt.HEADER_BYTES : end], fmt.HEADER_BYTES, walk, KEYS)
     assert scan.end == end
-    return pack_hint(Hint(number, end, scan.last_seq, scan.overhead, scan.entries.newest()), MANIFEST.store_id)
+    return pack_hint(Hint(number, end, scan.last_seq, scan.overhead, scan.entries.newest()), MANIFEST.shard_id(0))
 
 
 def disk_of(files: dict[str, bytes]) -> SimDisk:
@@ -265,7 +268,7 @@ def test_a_later_record_that_says_that_the_bytes_were_durable_makes_it_damage(du
 
 def test_a_batch_is_a_witness_too():
     data = flipped(segment(1, A, B), A_END + 30)
-    place = fmt.place_of(MANIFEST.salt, 1)
+    place = fmt.place_of(MANIFEST.shard_salt(0), 1)
     members, *_ = fmt.pack_values(place, len(data) + 24, 3, {b"c": b"3", b"d": b"4"})
     data += fmt.pack_batch(place, len(data), 3, bytes(members), B_END)
     with pytest.raises(CorruptError, match="does not match its checksum"):
@@ -378,10 +381,6 @@ def test_a_header_without_its_records_is_not_a_leftover_if_they_are_in_a_hint():
 
 
 def test_a_segment_of_a_newer_version_is_not_touched():
-    import struct
-
-    from xxhash import xxh3_64_intdigest
-
     data = bytearray(segment(1, A))
     data[8] = 2
     data[56:64] = struct.pack("<Q", xxh3_64_intdigest(bytes(data[:56])))
@@ -432,7 +431,9 @@ def test_unfinished_files_are_left_by_readers_and_removed_by_writers():
     assert [f"{PATH}/shard-0/notes.tmp"] == [path for path in left.image() if path.endswith(".tmp")]
 
 
-def test_an_empty_output_ends_no_numbers():
+@pytest.mark.parametrize("engine", [scan_plain, scan_by_kernel])
+def test_an_empty_output_ends_no_numbers(engine, monkeypatch):
+    monkeypatch.setattr(recovery, "engine_for", lambda _: engine)
     files = {LOG.format(1): segment(1, A), LOG.format(2): compacted(2, [1])}
     store, _ = open_on(disk_of(files), OPTIONS)
     assert {} == contents(store)
@@ -476,7 +477,7 @@ def test_a_hint_that_is_not_sound_is_as_good_as_none(damage):
         other = disk.image()[next(p for p in hints if p != path)]
         number = int(Path(path).stem)
         manifest = open_on(disk.copy(), OPTIONS, mode="r")[0].manifest
-        sound = unpack_hint(data, path, store_id=manifest.store_id, segment=number)
+        sound = unpack_hint(data, path, shard_id=manifest.shard_id(0), segment=number)
         new = {
             "empty": b"",
             "flipped": flipped(data, len(data) // 2),
@@ -714,8 +715,6 @@ def test_keys_that_share_their_hash_are_told_apart_by_recovery(mask):
 
 
 def test_more_keys_than_one_group_of_the_sort_holds(monkeypatch):
-    from skeg.kv import recovery
-
     monkeypatch.setattr(recovery, "_GROUP_ROWS", 16)
     store, files = open_on(new_store(OPTIONS), Options(segment_bytes=4096))
     expected = {}
@@ -725,8 +724,10 @@ def test_more_keys_than_one_group_of_the_sort_holds(monkeypatch):
     assert expected == contents(open_on(files.disk.copy(), OPTIONS)[0])
 
 
+@pytest.mark.parametrize("engine", [scan_plain, scan_by_kernel])
 @pytest.mark.parametrize("name", WORKLOADS)
-def test_readers_and_writers_see_the_same_after_every_workload(name):
+def test_readers_and_writers_see_the_same_after_every_workload(name, engine, monkeypatch):
+    monkeypatch.setattr(recovery, "engine_for", lambda _: engine)
     session = Session(SimOps(new_store(OPTIONS)), OPTIONS, {})
     for what in WORKLOADS[name]:
         session.run(what)

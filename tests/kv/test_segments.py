@@ -304,7 +304,7 @@ def test_a_hint_that_is_not_sound_is_none(trouble):
         segment = segment_in(folder, 2)
         folder.files.rename(folder.hint_path(1), folder.hint_path(2))
     if trouble == "of another store":
-        folder.store_id = b"t" * 16
+        folder.shard_id = b"t" * 16
     if trouble == "unreadable":
         folder.files.faults = {len(folder.files.calls) + 1: errno.EIO}
     assert folder.read_hint(segment) is None

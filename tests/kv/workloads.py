@@ -448,7 +448,6 @@ ALPHABET = [
     call("set_many", {b"a": LONG, b"b": b"2", b"c": LONG}),
     call("delete", b"a"),
     call("append", b"b", LONG),
-    call("incr", b"n", 7),
     call("erase", b"a"),
     call("compact"),
     call("reopen"),
