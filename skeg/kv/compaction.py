@@ -76,12 +76,13 @@ def choose(shard: Shard, limit: int) -> list[Segment]:
 
 def closed(shard: Shard) -> list[Segment]:
     """Segments whose records are all committed and that can be compacted; call with the lock."""
+    going = shard.retired | shard.spent
     present = {segment.id for segment in (*shard.folder, *shard.retired)}
     # An output may not be replaced, and its lineage forgotten, before its own sources are gone from the disk.
     return [
         segment
         for segment in shard.folder
-        if segment.committed == CLOSED and segment not in shard.retired and not segment.sources & present
+        if segment.committed == CLOSED and segment not in going and not segment.sources & present
     ]
 
 
@@ -136,8 +137,10 @@ def write_hints(shard: Shard, pause: Pause, *, active: bool = False) -> None:
     for segment, end in wanted:
         if segment.hinted != end and end > fmt.HEADER_BYTES and not segment.damaged:
             scan = scan_segment(shard, segment, end)
-            hint = Hint(segment.id, end, scan.last_seq, scan.overhead, scan.entries.newest())
-            shard.folder.write_hint(hint, pause)
+            # A hint without its segment is damage, so what may go as a whole has none.
+            if len(scan.entries):
+                hint = Hint(segment.id, end, scan.last_seq, scan.overhead, scan.entries.newest())
+                shard.folder.write_hint(hint, pause)
             segment.hinted = end
             pause()
 

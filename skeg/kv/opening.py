@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from pathlib import Path
 
 import attrs
@@ -27,7 +28,8 @@ _UNFINISHED = f"{manifests.NAME}.tmp"
 _OPEN_FILES = 256
 
 # A reader beside a writer may come upon a file that has just been replaced, or bytes that are just being written.
-_READER_ATTEMPTS = 20
+_READER_ATTEMPTS = 60
+_READER_PAUSE_S = 0.002
 
 
 @attrs.frozen(eq=False)
@@ -165,4 +167,5 @@ def _recover(
         except StorageError:
             if writable or attempt == _READER_ATTEMPTS - 1:
                 raise
+            time.sleep(_READER_PAUSE_S * attempt)
     raise AssertionError("unreachable")

@@ -19,7 +19,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from skeg.errors import CorruptError, FormatError, VersionTooNewError
+from skeg.errors import CorruptError, FormatError, StorageError, VersionTooNewError
 from skeg.files import disk_errors
 from skeg.kv import format as fmt
 from skeg.kv.entries import Entries, KeyHash, newest_rows
@@ -117,7 +117,9 @@ class Recovery:
         total = sum(self.folder.size(segment) for segment in segments if segment.id not in self._hints)
         parts = [self._read(segment, ends, total, active=segment is active) for segment in segments]
         index, large = self._resolve(parts)
-        if self.writable:
+        if not self.writable:
+            self._check_unchanged(logs)
+        else:
             leftovers = [*self._unfinished, *map(self.folder.hint_path, sorted(self._hints - set(headers)))]
             for number in sorted(gone & set(logs)):
                 leftovers += [self.folder.log_path(number), self.folder.hint_path(number)]
@@ -132,6 +134,13 @@ class Recovery:
             dropped=self.dropped,
             scanned_bytes=self.scanned_bytes,
         )
+
+    def _check_unchanged(self, logs: list[int]) -> None:
+        """Raise StorageError if a compaction has replaced files since the folder was listed, or while it was."""
+        now = set(self.folder.listing()[0])
+        added = [self.folder.read_header(number) for number in sorted(now - set(logs))]
+        if set(logs) - now or any(header.flags & fmt.COMPACTED for header in added):
+            raise StorageError(self.folder.path, "changed while it was read")
 
     def _headers(self, logs: list[int]) -> dict[int, fmt.SegmentHeader]:
         headers: dict[int, fmt.SegmentHeader] = {}

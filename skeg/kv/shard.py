@@ -104,7 +104,7 @@ class Shard:
         # Snapshots that read segments, segments to be removed when none does, and outputs that only stood for those.
         self.pins: weakref.WeakSet[object] = weakref.WeakSet()
         self.retired: set[Segment] = set()
-        self.spent = {segment for segment in folder if segment.compacted and not segment.live + segment.tombstones}
+        self.spent = {s for s in folder if writable and s.compacted and s.end == fmt.HEADER_BYTES + s.overhead}
 
     def __len__(self) -> int:
         return len(self.index)
@@ -460,6 +460,7 @@ class Shard:
     def abandon(self) -> None:
         """Close without waiting for anybody: in the child of a fork, where nobody will let go of the lock."""
         self.lock = threading.Lock()
+        self.compacting = threading.Lock()
         self.close()
 
     def check_open(self) -> None:

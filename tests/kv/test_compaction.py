@@ -174,7 +174,8 @@ def test_keys_that_share_a_hash_are_copied_each(mask):
     assert [] == [s.id for s in segments_of(bench.store) if s.dead and s.compacted]
 
 
-def test_sources_without_anything_live_leave_nothing():
+def test_sources_without_anything_live_leave_only_the_highest_id():
+    """The output stays until there is a higher one: an id that was given must not be given again."""
     store, files = open_on(new_store(OPTIONS), OPTIONS)
     for i in range(6):
         store.set(b"a", LONG + b"%d" % i)
@@ -183,11 +184,15 @@ def test_sources_without_anything_live_leave_nothing():
         sources = closed(shard)
     total = sum(source.end for source in sources)
     assert total == Compaction(shard, sources, rest).run()
-    assert [LOG.format(shard.log.segment.id)] == [
+    number = shard.log.segment.id
+    assert [LOG.format(number), LOG.format(number + 1)] == sorted(
         path for path in files.disk.image() if path.endswith((".log", ".hint"))
-    ]
+    )
+    shard.log.close_segment()
     store.set(b"b", b"2")
     assert store.stats()["seq"] == 7
+    store.compact()
+    assert LOG.format(number + 1) not in files.disk.image()
     assert {b"a": LONG + b"5", b"b": b"2"} == read(files.disk)
 
 
@@ -677,6 +682,8 @@ def test_an_empty_output_goes_after_its_sources():
         sources = closed(shard)
     Compaction(shard, sources, rest).run()
     (spent,) = shard.spent
+    shard.log.close_segment()
+    store.set(b"b", b"1")
     assert str(spent.path) in files.disk.image()
     start = len(files.journal)
     scan.close()
@@ -688,7 +695,7 @@ def test_an_empty_output_goes_after_its_sources():
     last = max(i for i, (verb, *_) in enumerate(files.journal) if verb == "unlink")
     assert "sync_dir" in [verb for verb, *_ in files.journal[start:last]]
     for disk in replay_from(files, start):
-        assert {b"a": LONG + b"5"} == read(disk.power_loss(oldest)) == read(disk.copy())
+        assert {b"a": LONG + b"5", b"b": b"1"} == read(disk.power_loss(oldest)) == read(disk.copy())
 
 
 def replay_from(files: SimOps, start: int):

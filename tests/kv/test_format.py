@@ -21,7 +21,8 @@ from tests.kv.make_golden import EXPECTED, MANIFEST, NAME
 SALT, SEGMENT, OFFSET = 0xA5A5_0123_4567_89AB, 7, 64
 PLACE = fmt.place_of(SALT, SEGMENT)
 MEMBER = 2**32 - 1
-STORE_ID = bytes(range(16))
+SHARD_ID = bytes(range(16))
+GOLDEN_SHARD = MANIFEST.shard_id(0)
 GOLDEN = Path(__file__).parent / "golden" / NAME
 
 keys = st.binary(max_size=40)
@@ -54,17 +55,17 @@ def read(data: bytes, place: int = PLACE, offset: int = OFFSET) -> fmt.RecordHea
 # Headers
 
 
-def header_by_hand(version: int = 1, segment: int = 7, store_id: bytes = STORE_ID) -> bytes:
-    data = struct.pack("<8sII16sQIIQ", b"SKEGLOG\0", version, segment, store_id, 99, 6, 1, 512)
+def header_by_hand(version: int = 1, segment: int = 7, shard_id: bytes = SHARD_ID) -> bytes:
+    data = struct.pack("<8sII16sQIIQ", b"SKEGLOG\0", version, segment, shard_id, 99, 6, 1, 512)
     return data + struct.pack("<Q", xxh3_64_intdigest(data))
 
 
 def unpack_header(data: bytes) -> fmt.SegmentHeader:
-    return fmt.unpack_header(data, "p", shard_id=STORE_ID, segment=7)
+    return fmt.unpack_header(data, "p", shard_id=SHARD_ID, segment=7)
 
 
 def test_a_header_has_these_bytes():
-    assert header_by_hand() == fmt.pack_header(fmt.SegmentHeader(7, STORE_ID, 99, 6, fmt.COMPACTED, 512))
+    assert header_by_hand() == fmt.pack_header(fmt.SegmentHeader(7, SHARD_ID, 99, 6, fmt.COMPACTED, 512))
     assert len(header_by_hand()) == fmt.HEADER_BYTES == 64
 
 
@@ -76,9 +77,9 @@ def test_a_header_has_these_bytes():
     flags=st.integers(0, 2**32 - 1),
     previous_bytes=st.integers(0, 2**64 - 1),
 )
-def test_a_header_of_any_fields_is_read_as_it_was_written(segment, store_id, **others):
-    header = fmt.SegmentHeader(segment=segment, shard_id=store_id, **others)
-    assert header == fmt.unpack_header(fmt.pack_header(header), "p", shard_id=store_id, segment=segment)
+def test_a_header_of_any_fields_is_read_as_it_was_written(segment, shard_id, **others):
+    header = fmt.SegmentHeader(segment=segment, shard_id=shard_id, **others)
+    assert header == fmt.unpack_header(fmt.pack_header(header), "p", shard_id=shard_id, segment=segment)
 
 
 def test_a_header_with_any_bit_changed_is_refused():
@@ -99,7 +100,7 @@ def test_a_header_cut_anywhere_is_refused(length):
     ("data", "error", "match"),
     [
         (header_by_hand(version=2), VersionTooNewError, "newer version: expected at most 1, found 2"),
-        (header_by_hand(shard_id=b"x" * 16), FormatError, "another store"),
+        (header_by_hand(shard_id=b"x" * 16), FormatError, "another shard"),
         (header_by_hand(segment=8), FormatError, "under another name: expected id 7, found id 8"),
         (b"SKEGHINT" + header_by_hand()[8:], FormatError, "not a log segment"),
     ],
@@ -350,7 +351,7 @@ def test_an_old_store_is_opened_and_holds_what_it_held():
 
 
 def test_an_old_store_is_made_of_everything_that_a_store_may_have():
-    headers = [fmt.unpack_header(p.read_bytes(), p, shard_id=STORE_ID, segment=int(p.stem)) for p in log_files()]
+    headers = [fmt.unpack_header(p.read_bytes(), p, shard_id=GOLDEN_SHARD, segment=int(p.stem)) for p in log_files()]
     assert {0, fmt.COMPACTED} == {header.flags for header in headers}
     kinds = set()
     for path in log_files():
@@ -372,13 +373,13 @@ def test_old_files_written_again_have_the_same_bytes():
     for path in log_files():
         data, number = path.read_bytes(), int(path.stem)
         place = fmt.place_of(MANIFEST.shard_salt(0), number)
-        again = fmt.pack_header(fmt.unpack_header(data, path, shard_id=STORE_ID, segment=number))
+        again = fmt.pack_header(fmt.unpack_header(data, path, shard_id=GOLDEN_SHARD, segment=number))
         while len(again) < segment_end(path):
             again += record_again(data, len(again), place)
         assert data == again.ljust(len(data), b"\0")
     for path in GOLDEN.glob("shard-0/*.hint"):
         data = path.read_bytes()
-        assert data == pack_hint(unpack_hint(data, path, shard_id=STORE_ID, segment=int(path.stem)), STORE_ID)
+        assert data == pack_hint(unpack_hint(data, path, shard_id=GOLDEN_SHARD, segment=int(path.stem)), GOLDEN_SHARD)
 
 
 def test_old_hints_say_what_their_segments_say(tmp_path):
@@ -397,5 +398,5 @@ def test_segments_of_another_store_are_refused(tmp_path, mode):
     other = tmp_path / "store"
     open_store(other, options=StoreOptions(background=False)).close()
     (other / "shard-0" / log_files()[0].name).write_bytes(log_files()[0].read_bytes())
-    with pytest.raises(StorageError, match="another store"):
+    with pytest.raises(StorageError, match="another shard"):
         open_store(other, mode=mode, options=StoreOptions(background=False))

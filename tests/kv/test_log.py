@@ -22,7 +22,7 @@ from skeg.kv.segments import CLOSED, Folder, Segment
 from tests.kv.simdisk import SHORT, SimDisk, SimOps, failure, newest
 
 NONE, OS, SYNC = Durability
-STORE_ID = b"s" * 16
+SHARD_ID = b"s" * 16
 SALT = 0x5A17
 SHARD = Path("/shard")
 KEYS = KeyHash(1)
@@ -59,7 +59,7 @@ class Bench:
         self.files.mkdir(SHARD)
         self.files.sync_dir("/")
         self.segment_bytes = segment_bytes
-        self.folder = Folder(SHARD, self.files, STORE_ID, SALT)
+        self.folder = Folder(SHARD, self.files, SHARD_ID, SALT)
         self.taken_back: list[Round] = []
         self.lock = threading.Lock()
         self.log = Log(
@@ -715,5 +715,5 @@ def test_an_undone_location_follows_its_copy(bench):
 
 
 def test_a_segment_knows_nothing_of_its_durability_at_first():
-    segment = Segment(fmt.SegmentHeader(1, STORE_ID, 1, 0, 0, 0), SHARD / "x", SALT)
+    segment = Segment(fmt.SegmentHeader(1, SHARD_ID, 1, 0, 0, 0), SHARD / "x", SALT)
     assert (64, CLOSED, 64, 0) == (segment.end, segment.committed, segment.durable, segment.reserved)

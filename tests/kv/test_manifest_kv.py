@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from xxhash import xxh3_64_hexdigest
+from xxhash import xxh3_64_hexdigest, xxh3_64_intdigest, xxh3_128_digest
 
 from skeg.errors import CorruptError, FormatError, StorageError, VersionTooNewError
 from skeg.kv.manifest import SHARDS_MAX, Manifest, pack_manifest, unpack_manifest
@@ -109,6 +109,15 @@ def test_a_missing_field_is_damage(missing):
 def test_another_format_is_no_store(format_):
     with pytest.raises(FormatError, match="not the manifest of a key-value store"):
         unpack_manifest(pack_signed(FIELDS | {"format": format_}), "p")
+
+
+def test_each_shard_has_an_id_and_a_salt_of_its_own():
+    """So that files of one shard never pass for those of another."""
+    shard = xxh3_128_digest(bytes(range(16)) + b"\2\0\0\0")
+    assert (shard, xxh3_64_intdigest(shard, 2**64 - 1)) == (MANIFEST.shard_id(2), MANIFEST.shard_salt(2))
+    many = Manifest.create(SHARDS_MAX)
+    assert SHARDS_MAX == len({many.shard_id(number) for number in range(SHARDS_MAX)})
+    assert SHARDS_MAX == len({many.shard_salt(number) for number in range(SHARDS_MAX)})
 
 
 def test_new_stores_have_secrets_of_their_own():

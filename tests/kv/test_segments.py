@@ -15,7 +15,7 @@ from skeg.kv.hints import Hint
 from skeg.kv.segments import CLOSED, Folder, Segment
 from tests.kv.simdisk import SHORT, SimDisk, SimOps, newest, oldest
 
-STORE_ID = b"s" * 16
+SHARD_ID = b"s" * 16
 SALT = 0xABCDEF
 SHARD = Path("/shard")
 
@@ -48,11 +48,11 @@ def folder_with(*names: str, max_open: int = 256) -> Folder:
     files.mkdir(SHARD)
     for name in names:
         files.open(SHARD / name, create=True).pwrite(name.encode(), 0)
-    return Folder(SHARD, files, STORE_ID, SALT, max_open)
+    return Folder(SHARD, files, SHARD_ID, SALT, max_open)
 
 
 def segment_in(folder: Folder, number: int, *, write: bool = True, **fields) -> Segment:
-    header = fmt.SegmentHeader(number, STORE_ID, 1, 0, 0, 0)._replace(**fields)
+    header = fmt.SegmentHeader(number, SHARD_ID, 1, 0, 0, 0)._replace(**fields)
     segment = folder.add(header)
     if write:
         folder.files.open(segment.path, create=True).pwrite(fmt.pack_header(header) + b"%d" % number, 0)
@@ -100,7 +100,7 @@ def test_digits_of_other_scripts_are_no_name_of_ours():
 
 
 def test_a_folder_that_can_not_be_listed_is_named():
-    folder = Folder(Path("/nowhere"), SimOps(SimDisk()), STORE_ID, SALT)
+    folder = Folder(Path("/nowhere"), SimOps(SimDisk()), SHARD_ID, SALT)
     with pytest.raises(StorageError, match="/nowhere: can't list the folder: No such file"):
         folder.listing()
 
@@ -289,7 +289,7 @@ def test_a_power_cut_leaves_a_hint_or_none(pick):
     segment = segment_in(folder, 1)
     folder.sync()
     folder.write_hint(HINT, rest)
-    left = Folder(SHARD, SimOps(folder.files.disk.power_loss(pick)), STORE_ID, SALT)
+    left = Folder(SHARD, SimOps(folder.files.disk.power_loss(pick)), SHARD_ID, SALT)
     found = left.read_hint(segment)
     assert found is None if pick is oldest else same(HINT, found)
 
