@@ -118,6 +118,7 @@ def scan_segment(shard: Shard, segment: Segment, end: int) -> Scan:
     data = shard.read(segment, first, end - first)
     scan = engine_for(len(data))(data, first, Walk(segment.place, segment.compacted, last_seq), shard.keys)
     if scan.end != end:
+        segment.damaged = True  # not to be read again and again
         raise CorruptError(segment.path, "record does not match its checksum", offset=scan.end)
     return scan
 
@@ -314,7 +315,9 @@ class Compaction:
             # The one that is written to as well: after a reopening it may be older than others.
             others = [(s, min(s.committed, s.end)) for s in self.shard.folder if s not in replaced]
         for other, end in others:
-            if other.header.first_seq <= int(rows.seq.max()) and end > fmt.HEADER_BYTES:
+            if other.damaged:
+                needed[:] = True  # who knows what it holds
+            elif other.header.first_seq <= int(rows.seq.max()) and end > fmt.HEADER_BYTES:
                 needed |= _has_older_values(read_entries(self.shard, other, end), rows)
                 self.pause()
         for row in np.flatnonzero(needed).tolist():

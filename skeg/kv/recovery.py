@@ -124,7 +124,7 @@ class Recovery:
             for number in sorted(gone & set(logs)):
                 leftovers += [self.folder.log_path(number), self.folder.hint_path(number)]
             self._tidy(active, leftovers)
-        seqs = [part.last_seq for part in parts] + [header.first_seq - 1 for header in headers.values()]
+        seqs = [part.last_seq for part in parts]
         return Recovered(
             index=index,
             large=large,

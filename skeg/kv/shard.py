@@ -104,6 +104,7 @@ class Shard:
         # Snapshots that read segments, segments to be removed when none does, and outputs that only stood for those.
         self.pins: weakref.WeakSet[object] = weakref.WeakSet()
         self.retired: set[Segment] = set()
+        self._purging = threading.Lock()
         self.spent = {s for s in folder if writable and s.compacted and s.end == fmt.HEADER_BYTES + s.overhead}
 
     def __len__(self) -> int:
@@ -400,6 +401,10 @@ class Shard:
         StorageError
             The disk refused. They are removed by a later call, or when the store is opened the next time.
         """
+        with self._purging:
+            self._purge()
+
+    def _purge(self) -> None:
         with self.lock:
             if self.pins or not self.retired | self.spent:
                 return
@@ -425,7 +430,7 @@ class Shard:
         thread. Then what it held up is removed by the next call of `purge`.
         """
         self.pins.discard(snapshot)
-        if not self.lock.locked():
+        if not (self.lock.locked() or self._purging.locked()):
             self.purge()
 
     def _remove(self, segments: list[Segment]) -> None:

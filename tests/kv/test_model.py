@@ -51,12 +51,12 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("get_set"), keys, values),
 )
 
+
 def spells_integer(value):
     try:
         return b"%d" % int(value) == value
     except ValueError:
         return False
-
 
 
 def perform(state, name, *arguments):
