@@ -17,8 +17,8 @@ from typing import Any, Self
 
 from skeg.errors import ClosedError, ParameterError, SkegError, StorageError
 from skeg.kv.arguments import as_delta, as_items, as_key, as_keys, as_value
-from skeg.kv.log import Round
 from skeg.kv.options import Durability
+from skeg.kv.rounds import Round
 from skeg.kv.shard import Shard, with_locks
 from skeg.kv.store import Store
 
@@ -185,9 +185,11 @@ class AsyncStore:
         if name == "mget":
             return [self._result(("get", key), level, waiting) for key in as_keys(*arguments)]
         if name == "set_many":
-            for shard, group in self._parts.split(as_items(*arguments)):
+            items = as_items(*arguments)
+            for shard, group in self._parts.split(items):
                 shard.check_writable()
                 _note(waiting, shard, shard.set_many(group, level))
+            self._parts.batch_written(len(items))
             return None
         key = as_key(arguments[0])
         shard = self._parts.of(key)

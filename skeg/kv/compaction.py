@@ -32,7 +32,9 @@ from skeg.kv import format as fmt
 from skeg.kv.entries import Entries, Rows
 from skeg.kv.hints import Hint
 from skeg.kv.index import HASH_END
-from skeg.kv.log import PASSING, Round
+from skeg.kv.log import PASSING
+from skeg.kv.retirement import purge
+from skeg.kv.rounds import Round
 from skeg.kv.scan import Scan, Walk, engine_for, entries_of, whole_records_after
 from skeg.kv.segments import CLOSED, SYNC_BYTES, Segment
 from skeg.kv.shard import Shard
@@ -149,7 +151,7 @@ def write_hints(shard: Shard, pause: Pause, *, active: bool = False) -> None:
 def compact_shard(shard: Shard, limit: int) -> int:
     """Give back all that can be given back, in runs of about `limit` bytes; return how many bytes."""
     with shard.compacting:
-        shard.purge()
+        purge(shard)
         with shard.lock:
             shard.check_writable()  # refuse at once what can't be done
         shard.log.sync()
@@ -165,7 +167,7 @@ def compact_shard(shard: Shard, limit: int) -> int:
             for sources in _groups(shard, limit):
                 reclaimed += Compaction(shard, sources, _yield_to_others).run()
         write_hints(shard, _yield_to_others)
-        shard.purge()
+        purge(shard)
         return max(0, reclaimed)
 
 
@@ -254,7 +256,7 @@ class Compaction:
             hint = Hint(self.number, segment.end, output.last_seq, output.overhead, entries)
             self.shard.folder.write_hint(hint, self.pause)
             segment.hinted = segment.end
-        self.shard.purge()
+        purge(self.shard)
         return before - (segment.end if len(entries) else 0)
 
     def _collect(self) -> tuple[U64, U64]:

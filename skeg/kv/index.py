@@ -22,8 +22,9 @@ Slots
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +39,14 @@ HASH_END = 1 << 64
 # Directory and homes are chosen by the first 30 bits, with which Python computes fastest.
 _TOP_BITS = 30
 _TOP_SHIFT = 64 - _TOP_BITS
+
+# From so many entries on a call of the kernel pays.
+_KERNEL_ENTRIES = 32
+
+# Places in a table's row of what changes; the kernel knows the others.
+_USED, _FROZEN = 7, 8
+
+_NO_ROW: U64 = np.empty(0, np.uint64)
 
 # Hash and location as one item.
 _PAIR = np.dtype("V16")
@@ -70,9 +79,25 @@ class _Table:
         The last slot that may be used; then the table has to be laid out anew.
     frozen : bool
         A snapshot has this table: it must not change any more.
+    row : array of uint64
+        What `skeg.kv.kernels.insert` has to know; empty until `address` was asked for.
     """
 
-    __slots__ = ("dead", "depth", "frozen", "homes", "last", "limit", "mask", "pairs", "shift", "slots", "tags", "used")
+    __slots__ = (
+        "dead",
+        "depth",
+        "frozen",
+        "homes",
+        "last",
+        "limit",
+        "mask",
+        "pairs",
+        "row",
+        "shift",
+        "slots",
+        "tags",
+        "used",
+    )
 
     def __init__(self, entries: U64, depth: int) -> None:
         count = len(entries)
@@ -98,6 +123,7 @@ class _Table:
         self.used, self.dead, self.frozen = count, 0, False
         self.limit = int(max(homes, count / _FILL) * _FULL)
         self.last = length - 2
+        self.row = _NO_ROW
 
     def copy(self) -> _Table:
         """Return a table of its own memory that may be changed."""
@@ -106,7 +132,18 @@ class _Table:
         twin.slots = twin.pairs.reshape(-1).data
         twin.tags = bytearray(self.tags)
         twin.frozen = False
+        twin.row = _NO_ROW
         return twin
+
+    def address(self) -> int:
+        """Where the row is that tells the kernel of this table."""
+        if not len(self.row):
+            tags = np.frombuffer(self.tags, np.uint8)
+            where = [array.__array_interface__["data"][0] for array in (self.pairs, tags)]
+            numbers = [*where, self.homes, self.mask, self.shift, self.limit, self.last, self.used, self.frozen]
+            self.row = np.array(numbers, np.uint64)
+        address: int = self.row.__array_interface__["data"][0]
+        return address
 
     def entries(self, wanted: npt.NDArray[np.bool_] | None = None) -> U64:
         """Return hash and location of each entry, or of the slots that a mask says: shape (n, 2), in no order."""
@@ -175,7 +212,15 @@ class Index:
 
     def __init__(self) -> None:
         self._count = 0
+        self._kernel: Callable[..., Any] | None = None
         self._start(0)
+
+    def use_kernel(self) -> None:
+        """From now on let `insert_new` use Numba, if that compiles; `load_kernel` comes first."""
+        from skeg.jit import JIT_DISABLED
+        from skeg.kv.kernels.insert import insert_new
+
+        self._kernel = None if JIT_DISABLED else insert_new
 
     def __len__(self) -> int:
         return self._count
@@ -256,6 +301,8 @@ class Index:
         hashes, locations : list of int
             The entries, equally many of both.
         """
+        if self._kernel is not None and len(hashes) >= _KERNEL_ENTRIES:
+            return self._insert_new_by_kernel(hashes, locations)
         directory, directory_shift, before = self._directory, self._shift, self._count
         present: list[int] = []
         for position, key_hash in enumerate(hashes):
@@ -282,6 +329,32 @@ class Index:
                 directory, directory_shift = self._directory, self._shift
         self._count = before + len(hashes) - len(present)
         return present
+
+    def _insert_new_by_kernel(self, hashes: list[int], locations: list[int]) -> list[int]:
+        assert self._kernel is not None
+        keys, places = np.array(hashes, np.uint64), np.array(locations, np.uint64)
+        present = np.empty(len(hashes), np.int64)
+        before, done, count = self._count, 0, 0
+        while done < len(hashes):
+            numbers = np.unique(keys[done:] >> np.uint64(_TOP_SHIFT + self._shift)).tolist()
+            tables = {self._directory[number] for number in numbers}
+            addresses = np.zeros(len(self._directory), np.uint64)
+            addresses[numbers] = [self._directory[number].address() for number in numbers]
+            for table in tables:
+                table.row[_USED], table.row[_FROZEN] = table.used, table.frozen
+            found = self._kernel(keys, places, done, addresses, np.uint64(self._shift), present, count)
+            done, count, attention = map(int, found)
+            self._count = before + done - count
+            for table in tables:
+                table.used = int(table.row[_USED])
+            if attention >= 0:
+                key_hash = hashes[attention]
+                table = self._table(key_hash)
+                if table.frozen:
+                    self._changeable(table, key_hash)
+                else:
+                    self._lay_out(table, key_hash)
+        return [int(position) for position in present[:count]]
 
     def load(self, hashes: U64, locations: U64) -> None:
         """Fill an empty index; no entry may occur twice.
@@ -409,3 +482,10 @@ def _end(table: _Table, key_hash: int) -> int:
     """Return the first hash behind those of a table that has `key_hash`."""
     shift = 64 - table.depth
     return ((key_hash >> shift) + 1) << shift
+
+
+def load_kernel() -> None:
+    """Load Numba and the kernel of `Index.insert_new`, or compile it: takes half a second, or a few."""
+    index = Index()
+    index.use_kernel()
+    index.insert_new(list(range(1, 2 * _KERNEL_ENTRIES)), list(range(1, 2 * _KERNEL_ENTRIES)))

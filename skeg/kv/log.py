@@ -26,6 +26,7 @@ from skeg.fileops import File, write_all
 from skeg.files import disk_errors
 from skeg.kv import format as fmt
 from skeg.kv.options import Durability
+from skeg.kv.rounds import Extent, Round
 from skeg.kv.segments import CLOSED, Folder, Segment
 
 U64 = NDArray[np.uint64]
@@ -47,75 +48,6 @@ _MISSED_WAKE_S = 0.05
 
 class _SyncError(OSError):
     """A sync failed."""
-
-
-class Extent:
-    """Staged records that stand one behind the other in one segment."""
-
-    __slots__ = ("attempted", "end", "offsets", "overhead", "records", "segment", "start", "tombstones")
-
-    def __init__(self, segment: Segment, start: int) -> None:
-        self.segment = segment
-        self.start = self.end = start
-        self.tombstones = self.overhead = 0
-        # Whether some of it may be in the file.
-        self.attempted = False
-        self.records: list[bytes] = []
-        self.offsets: list[int] = []
-
-
-class Round:
-    """Records that are committed together, and how to take them back.
-
-    The three lists say what the records did to the index: the slot of `hashes[i]` that was `olds[i]` (0: none) became
-    `news[i]` (0: none).
-    """
-
-    __slots__ = (
-        "acknowledged",
-        "deleted",
-        "done",
-        "error",
-        "extents",
-        "hashes",
-        "last_seq",
-        "level",
-        "nbytes",
-        "news",
-        "olds",
-    )
-
-    def __init__(self) -> None:
-        self.extents: list[Extent] = []
-        self.hashes: list[int] = []
-        self.olds: list[int] = []
-        self.news: list[int] = []
-        # Hashes of keys that it deletes.
-        self.deleted: set[int] = set()
-        self.level = Durability.NONE
-        # Whether some of its records were acknowledged already.
-        self.acknowledged = False
-        self.nbytes = 0
-        self.last_seq = 0
-        self.done = False
-        self.error: StorageError | None = None
-
-    def is_done(self) -> bool:
-        """Whether it was committed or has failed."""
-        return self.done
-
-    def finish(self, error: StorageError | None = None) -> None:
-        """It was committed or has failed: let go of all but that."""
-        self.extents, self.hashes, self.olds, self.news = [], [], [], []
-        self.deleted = set()
-        self.error = error
-        self.done = True
-
-    def add(self, hashes: list[int], olds: list[int], news: list[int]) -> None:
-        """Remember changes of the index."""
-        self.hashes += hashes
-        self.olds += olds
-        self.news += news
 
 
 class Log:
@@ -429,6 +361,7 @@ class Log:
             raise _SyncError from error
 
     def _committed(self, work: Round) -> None:
+        work.done = True  # first, so that nobody waits for ever should Ctrl-C come in between
         for extent in work.extents:
             extent.segment.committed = extent.end
             before = self.folder.get(extent.segment.header.previous)
@@ -456,13 +389,13 @@ class Log:
         failure = StorageError(self.folder.path, f"can't write the log: {origin.strerror or origin}")
         # Final before anything is mended: should Ctrl-C come in between, the log stays stopped.
         stopped, self.stopped = self.stopped, failure
+        for round_ in rounds:
+            round_.error = failure
+            round_.done = True
         extents = [extent for round_ in rounds for extent in reversed(round_.extents)]
         self.staging, self._in_flight = Round(), None
         if any(round_.acknowledged for round_ in rounds):
             self._lost = failure
-        for round_ in rounds:
-            round_.error = failure
-            round_.done = True
         for round_ in rounds:
             self._take_back(round_)
             round_.finish(failure)

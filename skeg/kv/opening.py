@@ -30,6 +30,8 @@ _OPEN_FILES = 256
 # A reader beside a writer may come upon a file that has just been replaced, or bytes that are just being written.
 _READER_ATTEMPTS = 60
 _READER_PAUSE_S = 0.002
+# Where nothing changes, that is not what is wrong.
+_ALIKE_ATTEMPTS = 2
 
 
 @attrs.frozen(eq=False)
@@ -156,16 +158,23 @@ def _recover(
     *,
     writable: bool,
 ) -> tuple[Folder, Recovered]:
+    place = store / f"shard-{number}"
+    # What a reader has closed may be gone when it wants it again: the writer's compaction does not wait for it.
+    max_open = max(_OPEN_FILES // manifest.shards, 2) if writable else sys.maxsize
+    names: list[str] = []
+    alike = 0
     for attempt in range(_READER_ATTEMPTS):
-        # What a reader has closed may be gone when it wants it again: the writer's compaction does not wait for it.
-        max_open = max(_OPEN_FILES // manifest.shards, 2) if writable else sys.maxsize
-        place = store / f"shard-{number}"
         folder = Folder(place, files, manifest.shard_id(number), manifest.shard_salt(number), max_open)
         recovery = Recovery(folder, keys, writable=writable, salvage=options.salvage)
         try:
             return folder, recovery.run()
         except StorageError:
-            if writable or attempt == _READER_ATTEMPTS - 1:
+            if writable:
+                raise
+            with disk_errors(place, "list the folder"):
+                before, names = names, sorted(files.listdir(place))
+            alike = alike + 1 if names == before else 0
+            if alike == _ALIKE_ATTEMPTS or attempt == _READER_ATTEMPTS - 1:
                 raise
             time.sleep(_READER_PAUSE_S * attempt)
     raise AssertionError("unreachable")

@@ -54,3 +54,8 @@ class Parts:
         """Something was acknowledged at a level; below `SYNC` it is synced soon."""
         if level is not Durability.SYNC and self.maintenance is not None:
             self.maintenance.sync_soon()
+
+    def batch_written(self, pairs: int) -> None:
+        """So many pairs were written together."""
+        if self.maintenance is not None:
+            self.maintenance.batch_written(pairs)

@@ -33,9 +33,10 @@ from skeg.kv import format as fmt
 from skeg.kv.cache import Cache
 from skeg.kv.entries import KeyHash
 from skeg.kv.index import Index
-from skeg.kv.log import Log, Round
+from skeg.kv.log import Log
 from skeg.kv.options import Durability, StoreOptions
 from skeg.kv.recovery import Recovered
+from skeg.kv.rounds import Round
 from skeg.kv.segments import Folder, Segment
 
 T = TypeVar("T")
@@ -104,7 +105,7 @@ class Shard:
         # Snapshots that read segments, segments to be removed when none does, and outputs that only stood for those.
         self.pins: weakref.WeakSet[object] = weakref.WeakSet()
         self.retired: set[Segment] = set()
-        self._purging = threading.Lock()
+        self.purging = threading.Lock()
         self.spent = {s for s in folder if writable and s.compacted and s.end == fmt.HEADER_BYTES + s.overhead}
 
     def __len__(self) -> int:
@@ -149,8 +150,13 @@ class Shard:
             if offset >= segment.committed:
                 return self.find(key)[1:]
             file = self.folder.open(segment)
-        with disk_errors(segment.path, "read"):
-            data = read_all(file, nbytes, offset)
+        try:
+            data = file.pread(nbytes, offset)
+        except OSError:
+            data = b""
+        if len(data) != nbytes:  # rarely: then with all precautions
+            with disk_errors(segment.path, "read"):
+                data = read_all(file, nbytes, offset)
         value = _value(segment, offset, nbytes, data, key)
         with self.lock:
             if value is None:  # another key of the same hash
@@ -392,63 +398,6 @@ class Shard:
             file = self.folder.open(segment)
         with disk_errors(segment.path, "read"):
             return read_all(file, length, offset)
-
-    def purge(self) -> None:
-        """Remove the files of segments that compaction has replaced, unless a snapshot reads them; without the lock.
-
-        Raises
-        ------
-        StorageError
-            The disk refused. They are removed by a later call, or when the store is opened the next time.
-        """
-        with self._purging:
-            self._purge()
-
-    def _purge(self) -> None:
-        with self.lock:
-            if self.pins or not self.retired | self.spent:
-                return
-            # The highest id stays in use: the next opening counts on from there, and no id may be used twice.
-            newest = max(segment.id for segment in self.folder)
-            retired, spent = list(self.retired), [segment for segment in self.spent if segment.id != newest]
-            for segment in retired + spent:
-                if self.folder.get(segment.id) is segment:
-                    self.folder.forget(segment)
-            ids = {segment.id for segment in retired}
-            self.large = {at: n for at, n in self.large.items() if at >> fmt.SEGMENT_SHIFT not in ids}
-        # What only says that the others are replaced goes when they are gone.
-        for group in (retired, spent):
-            self._remove(group)
-        with self.lock:
-            self.retired.difference_update(retired)
-            self.spent.difference_update(spent)
-
-    def unpin(self, snapshot: object) -> None:
-        """A snapshot has ended.
-
-        That may be in the middle of anything, when the garbage collector finds it, also with the lock held by this
-        thread. Then what it held up is removed by the next call of `purge`.
-        """
-        self.pins.discard(snapshot)
-        if not (self.lock.locked() or self._purging.locked()):
-            self.purge()
-
-    def _remove(self, segments: list[Segment]) -> None:
-        if not segments:
-            return
-        with disk_errors(self.folder.path, "remove segments"):
-            self.folder.remove([self.folder.hint_path(segment.id) for segment in segments])
-            for segment in segments:
-                if segment.damaged:
-                    self.folder.set_aside(segment.path)
-                else:
-                    self.folder.remove([segment.path])
-        try:
-            self.folder.sync()
-        except StorageError as error:
-            with self.lock:
-                self.log.stopped = error
-            raise
 
     def refuse_writers(self) -> None:
         """Let no operation begin that changes the shard: it is being closed."""

@@ -11,7 +11,8 @@ import numpy as np
 from skeg.errors import CorruptError, StorageError
 from skeg.kv import format as fmt
 from skeg.kv.index import Frozen
-from skeg.kv.log import Round
+from skeg.kv.retirement import unpin
+from skeg.kv.rounds import Round
 from skeg.kv.segments import Segment
 from skeg.kv.shard import Shard, with_locks
 
@@ -76,7 +77,7 @@ class Snapshot:
 
     def _unpin(self) -> None:
         for shard in self.shards:
-            shard.unpin(self)
+            unpin(shard, self)
 
     def records(self, number: int, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes, int]]:
         """Records of the shard `number` whose keys start with `prefix`, in the order of the log.

@@ -18,11 +18,11 @@ from skeg.kv.arguments import as_delta, as_items, as_key, as_keys, as_value
 from skeg.kv.backup import copy_store
 from skeg.kv.compaction import compact_shard, write_hints
 from skeg.kv.entries import HASH_MASK
-from skeg.kv.log import Round
 from skeg.kv.maintenance import Maintenance
 from skeg.kv.opening import Opened, open_folder
 from skeg.kv.options import Durability, StoreOptions
 from skeg.kv.parts import Parts
+from skeg.kv.rounds import Round
 from skeg.kv.shard import Shard
 from skeg.kv.snapshot import Snapshot
 from skeg.kv.statistics import statistics
@@ -281,6 +281,7 @@ class Store:
         for shard, round_ in waiting:
             shard.settle(round_)
         self._parts.written(level)
+        self._parts.batch_written(len(items))
 
     def scan(self, prefix: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """Every key that starts with `prefix`, with its value, as they are when the first one is asked for.

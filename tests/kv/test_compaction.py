@@ -16,6 +16,7 @@ from skeg.kv import compaction
 from skeg.kv import format as fmt
 from skeg.kv.compaction import Compaction, choose, closed, read_entries, write_hints
 from skeg.kv.options import Durability
+from skeg.kv.retirement import purge
 from skeg.kv.segments import CLOSED, Segment
 from skeg.kv.store import Store, open_store
 from tests.kv.simdisk import SimDisk, SimOps, failure, newest, oldest, replay
@@ -726,7 +727,7 @@ def test_files_that_can_not_be_removed_are_removed_later():
     assert bench.shard.retired == set(sources)
     assert bench.state == read(bench.files.disk)
     bench.set(b"more", b"1")
-    bench.shard.purge()
+    purge(bench.shard)
     assert not any(str(source.path) in bench.files.disk.image() for source in sources)
     bench.check()
 

@@ -465,6 +465,37 @@ def test_what_a_failed_commit_gives_back_is_not_lost_to_a_compaction_under_way(s
         assert expected == dict(again.scan())
 
 
+def test_what_a_failed_commit_gives_back_may_have_moved_meanwhile(store, ops, pool):
+    """The old record was copied and its file removed while the new one was on its way to the disk."""
+    store.set_many({b"a": b"old" * 9, b"b": b"old" * 9})
+    shard = shard_of(store)
+    shard.log.close_segment()
+    store.set(b"c", b"1")
+    gate = Gate(ops, "pwrite", ending=".log", error=errno.ENOSPC)
+    hold, writers = ops.before, []
+
+    def before(verb, path):
+        if path.endswith(".tmp") and not writers:
+            writers.append(pool.submit(store.set, b"a", b"new"))
+            assert gate.arrived.wait(PATIENCE_S)
+        hold(verb, path)
+
+    ops.before = before
+    with shard.compacting:
+        Compaction(shard, closed(shard), lambda: None).run()
+    assert 1 == len(writers)
+    gate.opened.set()
+    assert isinstance(writers[0].exception(PATIENCE_S), StorageError)
+    expected = {b"a": b"old" * 9, b"b": b"old" * 9, b"c": b"1"}
+    assert list(expected.values()) == store.mget(expected)
+    assert expected == dict(store.scan())
+    assert [] == store.verify()
+    assert 0 == store.stats()["reclaimable_bytes"]
+    store.close()
+    with Store.open(store.path) as again:
+        assert expected == dict(again.scan())
+
+
 @pytest.mark.parametrize("pauses", range(1, 8))
 def test_a_scan_may_end_at_any_moment_of_a_compaction(store, pauses):
     """Then files go that the scan had kept, those of outputs without records too, and nobody needs them."""

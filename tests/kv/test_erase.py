@@ -10,6 +10,7 @@ import pytest
 
 from skeg.kv import AsyncStore, Durability, Store, StoreOptions
 from skeg.kv import format as fmt
+from skeg.kv.compaction import Compaction, closed
 from skeg.kv.store import open_store
 
 # No other bytes of a store look like these.
@@ -104,6 +105,7 @@ def test_after_compaction_no_file_holds_what_was_erased(path, write, level, shar
         store.set_many(others(range(20, 40)))
         store.sync()
         assert traces(path)
+        assert list(pairs) == [key for key in pairs if store.get(key)]  # from now on they are in the cache
         assert 40 == store.erase(NAME, durability=Durability(level))
         assert [None] * 40 == store.mget(pairs)
         assert others(range(40)) == dict(store.scan())
@@ -290,6 +292,35 @@ def test_a_second_compaction_has_nothing_to_do(path, segment_bytes, shards):
     with Store.open(path, options=options(segment_bytes=segment_bytes)) as store:
         assert 0 == store.compact()
         assert expected == dict(store.scan())
+
+
+def test_a_tombstone_is_kept_for_an_older_value_elsewhere(path, tmp_path):
+    """Compacted alone, with the value in a closed segment or, after reopening, in the one that is written to."""
+    with Store.open(path, options=options(segment_bytes=1 << 20)) as store:
+        shard = store._parts.shards[0]
+        store.set_many({b"a": b"old", b"b": b"stays"})
+        shard.log.close_segment()
+        store.delete(b"a")
+        shard.log.close_segment()
+        with shard.compacting, shard.lock:
+            sources = [segment for segment in closed(shard) if segment.tombstones]
+        with shard.compacting:
+            Compaction(shard, sources, lambda: None).run()
+        assert fmt.TOMBSTONE_BYTES == store.stats()["tombstone_bytes"]
+        shutil.copytree(path, tmp_path / "left")
+    remove_hints(tmp_path / "left")
+    for place in (path, tmp_path / "left"):
+        for _ in range(2):
+            with Store.open(place, options=options(segment_bytes=1 << 20)) as store:
+                assert None is store.get(b"a")
+                assert b"stays" == store.get(b"b")
+                store.set(b"more", b"1")
+                shard = store._parts.shards[0]
+                with shard.compacting, shard.lock:
+                    sources = [segment for segment in closed(shard) if segment.tombstones]
+                with shard.compacting:
+                    Compaction(shard, sources, lambda: None).run()
+                assert fmt.TOMBSTONE_BYTES == store.stats()["tombstone_bytes"]
 
 
 def test_a_tombstone_stays_while_an_older_value_does_and_goes_with_it(path):

@@ -12,6 +12,7 @@ from xxhash import xxh3_64_intdigest
 
 from skeg.errors import CorruptError, FormatError, StorageError, VersionTooNewError
 from skeg.kv import format as fmt
+from skeg.kv import opening
 from skeg.kv.hints import pack_hint, unpack_hint
 from skeg.kv.manifest import pack_manifest, unpack_manifest
 from skeg.kv.options import StoreOptions
@@ -394,7 +395,8 @@ def test_old_hints_say_what_their_segments_say(tmp_path):
 
 
 @pytest.mark.parametrize("mode", ["r", "rw"])
-def test_segments_of_another_store_are_refused(tmp_path, mode):
+def test_segments_of_another_store_are_refused(tmp_path, mode, monkeypatch):
+    monkeypatch.setattr(opening, "_READER_ATTEMPTS", 1)
     other = tmp_path / "store"
     open_store(other, options=StoreOptions(background=False)).close()
     (other / "shard-0" / log_files()[0].name).write_bytes(log_files()[0].read_bytes())

@@ -138,7 +138,8 @@ def test_what_was_overwritten_is_given_back_by_itself(tmp_path):
         assert len(names) < 12
     with open_store(tmp_path / "s", options=QUIET) as store:
         assert state == dict(store.scan())
-        assert 0 == store.stats()["recovered_bytes"]
+        # All has hints but for an output that holds nothing.
+        assert store.stats()["recovered_bytes"] <= 64
 
 
 @pytest.mark.parametrize("level", [NONE, OS])

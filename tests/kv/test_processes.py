@@ -201,17 +201,18 @@ def test_readers_beside_a_writer_see_what_it_had_written_at_some_moment(path):
 
 
 def test_a_reader_keeps_reading_what_a_writer_has_removed(path):
-    with Store.open(path, options=options()) as store:
-        for n in range(100):
-            store.set(b"%d" % n, b"%d" % n * 30)
+    """However many files that are."""
+    keys = [b"%d" % n for n in range(400)]
+    with Store.open(path, options=options(segment_bytes=256, durability=Durability.OS)) as store:
+        for key in keys:
+            store.set(key, key * 60)
         with Store.open(path, mode="r", options=options(cache_bytes=0)) as reader:
             store.erase(b"")
             store.compact()
-            for n in range(100):
-                store.set(b"%d" % n, b"new")
+            store.set_many(dict.fromkeys(keys, b"new"))
             store.compact()
-            assert {b"%d" % n: b"%d" % n * 30 for n in range(100)} == dict(reader.scan())
-            assert [b"%d" % n * 30 for n in range(100)] == reader.mget(b"%d" % n for n in range(100))
+            assert {key: key * 60 for key in keys} == dict(reader.scan())
+            assert [key * 60 for key in keys] == reader.mget(keys)
 
 
 class TornListing(FileOps):

@@ -15,7 +15,7 @@ from xxhash import xxh3_64_intdigest
 
 from skeg.errors import CorruptError, FormatError, StorageError, VersionTooNewError
 from skeg.kv import format as fmt
-from skeg.kv import recovery
+from skeg.kv import opening, recovery
 from skeg.kv.entries import KeyHash
 from skeg.kv.hints import Hint, pack_hint, unpack_hint
 from skeg.kv.manifest import Manifest, pack_manifest
@@ -44,6 +44,13 @@ OPTIONS = Options()
 LOG = f"{PATH}/shard-0/{{:010d}}.log"
 HINT = f"{PATH}/shard-0/{{:010d}}.hint"
 _, OS, SYNC = Durability
+
+
+@pytest.fixture(autouse=True)
+def no_second_look(monkeypatch):
+    """Nobody writes beside the readers of these tests, so that what is wrong does not pass."""
+    monkeypatch.setattr(opening, "_READER_ATTEMPTS", 1)
+
 
 # A record to be written: key, value (None: a tombstone), number, and what it says of durability (bytes).
 Row = tuple[bytes, bytes | None, int, int]

@@ -758,7 +758,7 @@ def test_segments_of_another_store_are_refused(path, tmp_path):
             store.set(b"a", b"1")
     remove_hints(path)
     logs(tmp_path / "other")[0].replace(logs(path)[0])
-    with pytest.raises(FormatError, match="another store"):
+    with pytest.raises(FormatError, match="another shard or store"):
         Store.open(path)
 
 
@@ -851,7 +851,7 @@ def test_many_shards_of_many_segments_leave_descriptors_to_others(path):
         store.compact()
         assert 1600 == len(dict(store.scan()))
         assert len(os.listdir("/proc/self/fd")) < 600
-    with Store.open(path, mode="r") as store:
+    with Store.open(path, options=options()) as store:
         assert 1600 == len(dict(store.scan()))
         assert len(os.listdir("/proc/self/fd")) < 600
 

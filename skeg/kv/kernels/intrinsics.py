@@ -18,6 +18,7 @@ from skeg.jit import JIT_DISABLED, kernel
 
 _I32, _I64, _I128 = (ir.IntType(n) for n in (32, 64, 128))
 _LANES = 8
+_LARGEST = 64
 _VECTOR = ir.VectorType(_I64, _LANES)
 _LOW32 = np.uint64(2**32 - 1)
 _CHECKED = JIT_DISABLED or config.BOUNDSCHECK
@@ -158,3 +159,36 @@ accumulate = _make_accumulate()
 def wrapping(function: Any) -> Any:
     """Decorator of kernels whose sums wrap, for those that Python calls: uncompiled, NumPy would warn of it."""
     return np.errstate(over="ignore")(function) if JIT_DISABLED else function
+
+
+def _make_load(bits: int) -> Any:
+    """The number of so many bits at an address, in 64 bits."""
+
+    @intrinsic
+    def load(typingctx: Any, address: Any) -> Any:
+        def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
+            return b.zext(b.load(b.inttoptr(args[0], ir.IntType(bits).as_pointer())), _I64)
+
+        return types.uint64(types.uint64), codegen
+
+    return load
+
+
+def _make_store(bits: int) -> Any:
+    """Write the lowest so many bits of a number to an address."""
+
+    @intrinsic
+    def store(typingctx: Any, address: Any, value: Any) -> Any:
+        def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
+            kind = ir.IntType(bits)
+            low = args[1] if bits == _LARGEST else b.trunc(args[1], kind)
+            b.store(low, b.inttoptr(args[0], kind.as_pointer()))
+            return context.get_dummy_value()
+
+        return types.void(types.uint64, types.uint64), codegen
+
+    return store
+
+
+load8, load64 = _make_load(8), _make_load(64)
+store8, store64 = _make_store(8), _make_store(64)

@@ -1,0 +1,76 @@
+"""What is committed together: the records of a round, and what they did to the index."""
+
+from __future__ import annotations
+
+from skeg.errors import StorageError
+from skeg.kv.options import Durability
+from skeg.kv.segments import Segment
+
+
+class Extent:
+    """Staged records that stand one behind the other in one segment."""
+
+    __slots__ = ("attempted", "end", "offsets", "overhead", "records", "segment", "start", "tombstones")
+
+    def __init__(self, segment: Segment, start: int) -> None:
+        self.segment = segment
+        self.start = self.end = start
+        self.tombstones = self.overhead = 0
+        # Whether some of it may be in the file.
+        self.attempted = False
+        self.records: list[bytes] = []
+        self.offsets: list[int] = []
+
+
+class Round:
+    """Records that are committed together, and how to take them back.
+
+    The three lists say what the records did to the index: the slot of `hashes[i]` that was `olds[i]` (0: none) became
+    `news[i]` (0: none).
+    """
+
+    __slots__ = (
+        "acknowledged",
+        "deleted",
+        "done",
+        "error",
+        "extents",
+        "hashes",
+        "last_seq",
+        "level",
+        "nbytes",
+        "news",
+        "olds",
+    )
+
+    def __init__(self) -> None:
+        self.extents: list[Extent] = []
+        self.hashes: list[int] = []
+        self.olds: list[int] = []
+        self.news: list[int] = []
+        # Hashes of keys that it deletes.
+        self.deleted: set[int] = set()
+        self.level = Durability.NONE
+        # Whether some of its records were acknowledged already.
+        self.acknowledged = False
+        self.nbytes = 0
+        self.last_seq = 0
+        self.done = False
+        self.error: StorageError | None = None
+
+    def is_done(self) -> bool:
+        """Whether it was committed or has failed."""
+        return self.done
+
+    def finish(self, error: StorageError | None = None) -> None:
+        """It was committed or has failed: let go of all but that."""
+        self.extents, self.hashes, self.olds, self.news = [], [], [], []
+        self.deleted = set()
+        self.error = error
+        self.done = True
+
+    def add(self, hashes: list[int], olds: list[int], news: list[int]) -> None:
+        """Remember changes of the index."""
+        self.hashes += hashes
+        self.olds += olds
+        self.news += news
