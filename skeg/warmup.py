@@ -1,4 +1,4 @@
-"""Compile every kernel ahead of its first use, by using every feature once on a few vectors."""
+"""Compile every kernel ahead of its first use, by using every feature once on a few vectors or keys."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from skeg.ann import FlatIndex, Progress, build_index
 from skeg.ann.metric import METRICS
 from skeg.ann.quantizers import KINDS
 from skeg.jit import FAMILY, cache_folder
+from skeg.kv.entries import KeyHash
+from skeg.kv.index import load_kernel
+from skeg.kv.scan import Walk, scan_by_kernel
 
 # More vectors than a build batch starts with, so that links are pruned and reversed too.
 _ROWS = 600
@@ -21,7 +24,7 @@ _DIM = 32
 
 
 def warm_up(*, progress: Callable[[Progress], None] | None = None) -> dict[str, Any]:
-    """Build, search and verify a small index of every kind and metric.
+    """Build, search and verify a small index of every kind and metric, and use the kernels of the key-value store.
 
     Parameters
     ----------
@@ -36,6 +39,8 @@ def warm_up(*, progress: Callable[[Progress], None] | None = None) -> dict[str, 
     vectors = np.random.default_rng(0).normal(size=(_ROWS, _DIM)).astype(np.float32)
     work = [(kind, metric) for kind in KINDS for metric in METRICS]
     start = time.perf_counter()
+    scan_by_kernel(bytes(64), 0, Walk(0, compacted=False, last_seq=0), KeyHash(0))
+    load_kernel()
     with tempfile.TemporaryDirectory(prefix="skeg-warmup-") as folder:
         for done, (kind, metric) in enumerate(work, 1):
             _use(vectors, kind, metric, Path(folder) / f"{kind}-{metric}.index")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import permutations
 
 import pytest
@@ -526,6 +526,32 @@ def test_a_scan_may_end_at_any_moment_of_a_compaction(store, pauses):
     assert {b"kept": b"1"} == dict(store.scan())
     assert [] == store.verify()
     assert 0 == store.stats()["retired_bytes"]
+
+
+def test_the_segment_before_may_be_removed_while_the_next_one_is_made(store, ops, pool, monkeypatch):
+    """Its end is synced before the next one begins, unless it is gone, at whatever moment it goes."""
+    shard = shard_of(store)
+    store.set(b"a", b"1")
+    store.delete(b"a")
+    shard.log.close_segment()
+    get = shard.folder.get
+
+    def get_and_rest(number):
+        found = get(number)
+        if not gate.opened.is_set():
+            gate.opened.set()
+            wait([compacting], 0.2)
+        return found
+
+    with Gate(ops, "rename", ending=".log") as gate:
+        compacting = pool.submit(store.compact)
+        assert gate.arrived.wait(PATIENCE_S)
+        monkeypatch.setattr(shard.folder, "get", get_and_rest)
+        store.set(b"b", b"1")
+    assert compacting.result(PATIENCE_S) > 0
+    store.set(b"c", b"1")
+    assert {b"b": b"1", b"c": b"1"} == dict(store.scan())
+    assert [] == store.verify()
 
 
 # Closing, while others are at work

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skeg.jit import JIT_DISABLED
 from skeg.kv import index as module
 from skeg.kv.format import SEGMENT_SHIFT, pack_location
 from skeg.kv.index import HASH_END, Index
@@ -104,7 +105,7 @@ def assert_whole(index):
 @contextmanager
 def tiny_tables():
     """Tables that are divided from 17 entries on, to meet in a few steps what takes thousands."""
-    with mock.patch.multiple(module, _HOMES_MIN=8, _HOMES_MAX=24, _ENTRIES_MAX=17):
+    with mock.patch.multiple(module, _HOMES_MIN=8, _HOMES_MAX=24, _ENTRIES_MAX=17, _KERNEL_ENTRIES=1):
         yield
 
 
@@ -117,6 +118,9 @@ def numbered(count, segment=1):
 
 
 # Both ends, tags 0 and 1 of one home, many with the same first 44 bits, a few for each part of the range.
+# The loop in Python, and the kernel that does the same, where it can be compiled.
+ENGINES = [False] if JIT_DISABLED else [False, True]
+
 HASHES = st.one_of(
     st.sampled_from([1, 256, 257, LAST_HASH - 1, LAST_HASH, 1 << 63, (1 << 63) - 1]),
     st.integers(0, 40).map(lambda n: 0xABCDEF12345 << 20 | n),
@@ -163,10 +167,13 @@ def run_step(naive, index, step, argument, fresh):
         assert getattr(index, step)(key_hash, location, *rest) is True
 
 
-@given(STEPS)
-def test_any_sequence_of_calls_does_what_a_dict_of_lists_does(steps):
+@pytest.mark.parametrize("by_kernel", ENGINES)
+@given(steps=STEPS)
+def test_any_sequence_of_calls_does_what_a_dict_of_lists_does(by_kernel, steps):
     with tiny_tables():
         naive, index = NaiveIndex(), Index()
+        if by_kernel:
+            index.use_kernel()
         snapshots = []
         counter = iter(range(10**6))
 
@@ -207,6 +214,26 @@ def test_a_loaded_index_does_what_one_filled_entry_by_entry_does(hashes):
         again = (locations + U64(1 << 38)).tolist()
         assert naive.insert_new(more, again) == index.insert_new(more, again)
         assert_same(naive, index)
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("by_kernel", ENGINES)
+def test_many_batches_into_tables_that_grow_and_are_frozen(by_kernel, rng):
+    naive, index = NaiveIndex(), Index()
+    if by_kernel:
+        index.use_kernel()
+    hashes = spread(rng, 30_000)
+    hashes[5_000:6_000] = hashes[:1_000]
+    frozen = []
+    for start in range(0, len(hashes), 1_500):
+        batch = hashes[start : start + 1_500].tolist()
+        locations = list(range(start + 1, start + 1 + len(batch)))
+        assert naive.insert_new(batch, locations) == index.insert_new(batch, locations)
+        if start % 4_500 == 0:
+            frozen.append((naive.entries(), index.freeze()))
+    assert_same(naive, index)
+    for entries, snapshot in frozen:
+        assert entries == content(snapshot)
 
 
 def test_only_an_empty_index_can_be_loaded():

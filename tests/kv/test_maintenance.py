@@ -14,6 +14,7 @@ from xxhash import xxh3_64_intdigest
 
 from skeg.errors import StorageError
 from skeg.fileops import File, FileOps
+from skeg.jit import JIT_DISABLED
 from skeg.kv import maintenance
 from skeg.kv.maintenance import Maintenance, Pace
 from skeg.kv.options import Durability, StoreOptions
@@ -355,3 +356,21 @@ def test_a_rest_ends_the_work_when_the_store_is_being_closed(monkeypatch):
     clock.now += 0.01
     with pytest.raises(maintenance._StoppedError):
         pace()
+
+
+def test_a_store_that_is_filled_by_batches_gets_the_kernel_and_others_do_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(maintenance, "_KERNEL_PAIRS", 300)
+    with Store.open(tmp_path / "store", shards=2) as store:
+        shards = store._parts.shards
+        pairs = {b"%d" % n: b"x" for n in range(299)}
+        store.set_many(pairs)
+        assert store._parts.maintenance._thread is None
+        store.set_many({b"one more": b"x"})
+        deadline = time.monotonic() + 100
+        while any(shard.index._kernel is None for shard in shards) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert all(shard.index._kernel is not None for shard in shards) is not JIT_DISABLED
+        store.set_many(pairs | {b"%d" % n: b"y" for n in range(200, 500)})
+        assert 501 == len(store) == len(dict(store.scan()))
+        assert (b"x", b"y") == (store.get(b"1"), store.get(b"200"))
+        assert [] == store.verify()
