@@ -318,9 +318,10 @@ class Log:
                 with contextlib.suppress(OSError):  # a matter of speed: whether there is space, the write will tell
                     file.allocate(extent.end, segment.reserved - extent.end)
             write_all(file, b"".join(extent.records), extent.start)
-        written = self._written
-        if work.level is Durability.SYNC and written is not None and self.folder.get(written.id) is written:
-            self._sync_file(self._open(written))
+        if work.level is Durability.SYNC and self._written is not None:
+            written, file = self._held(self._written.id)
+            if written is self._written and file is not None:
+                self._sync_file(file)
 
     def _reserved_for(self, end: int) -> int:
         return max(end, min(self._segment_bytes, end + max(_RESERVE_BYTES_MIN, end // 2)))
@@ -328,6 +329,12 @@ class Log:
     def _open(self, segment: Segment) -> File:
         with self.lock:
             return self.folder.open(segment)
+
+    def _held(self, number: int) -> tuple[Segment | None, File | None]:
+        """A segment and its open file, unless compaction has removed it; once open it may be removed."""
+        with self.lock:
+            segment = self.folder.get(number)
+            return segment, None if segment is None else self.folder.open(segment)
 
     def _sync_file(self, file: File) -> None:
         try:
@@ -338,9 +345,8 @@ class Log:
 
     def _create(self, segment: Segment) -> None:
         """Close the segment before, durably, then make the file of a new one."""
-        before = self.folder.get(segment.header.previous)
-        if before is not None:
-            file = self._open(before)
+        before, file = self._held(segment.header.previous)
+        if before is not None and file is not None:
             if before.reserved > segment.header.previous_bytes:
                 file.truncate(segment.header.previous_bytes)
                 before.reserved = segment.header.previous_bytes
