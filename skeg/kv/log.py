@@ -319,9 +319,9 @@ class Log:
                     file.allocate(extent.end, segment.reserved - extent.end)
             write_all(file, b"".join(extent.records), extent.start)
         if work.level is Durability.SYNC and self._written is not None:
-            written, file = self._held(self._written.id)
-            if written is self._written and file is not None:
-                self._sync_file(file)
+            written, held = self._held(self._written.id)
+            if written is self._written and held is not None:
+                self._sync_file(held)
 
     def _reserved_for(self, end: int) -> int:
         return max(end, min(self._segment_bytes, end + max(_RESERVE_BYTES_MIN, end // 2)))
