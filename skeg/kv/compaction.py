@@ -341,6 +341,7 @@ class Compaction:
             raise
         except BaseException as error:  # Ctrl-C too
             with shard.lock:
+                shard.log.interrupted = not isinstance(error, Exception)
                 shard.log.stopped = StorageError(self.path, f"publishing a compacted segment failed ({error!r})")
             raise
         return segment

@@ -92,6 +92,8 @@ class Log:
         self.next_segment = next_segment
         self.staging = Round()
         self.stopped: StorageError | None = None
+        # Whether that is because this process was interrupted, and not because of the disk.
+        self.interrupted = False
         # Sequence number up to which records are acknowledged, and up to which they are on stable storage.
         self.committed_seq = self.durable_seq = next_seq - 1
         self.commits = self.syncs = self.failures = 0
@@ -138,6 +140,14 @@ class Log:
         with self.lock:
             if before.committed == before.end:
                 before.committed = CLOSED
+
+    def sync_file(self) -> None:
+        """Put what is in the file that was written to last on stable storage; nothing that is staged."""
+        if self._written is not None:
+            file = self._held(self._written.id)[1]
+            if file is not None:
+                with disk_errors(self._written.path, "sync"):
+                    file.sync()
 
     def trim(self) -> None:
         """Give back the space reserved behind the last record; call without the lock, with nothing staged."""

@@ -127,6 +127,7 @@ class Shard:
 
     def spoil(self, error: BaseException) -> None:
         """What is in memory may no longer be right; what is on the disk is."""
+        self.log.interrupted = True
         self.log.stopped = self.spoiled = StorageError(
             self.folder.path, f"interrupted in the middle of a change ({error!r}); open the store again"
         )

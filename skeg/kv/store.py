@@ -470,6 +470,9 @@ def _erase(shard: Shard, prefix: bytes, level: Durability) -> int:
 
 def _finish(shard: Shard) -> None:
     """Leave a shard as one that opens at once."""
+    if shard.log.interrupted:
+        shard.log.sync_file()  # whoever was interrupted knows about the rest
+        return
     if shard.writable and (shard.log.stopped is None or shard.log.unsynced):
         shard.log.sync()
         with shard.compacting:
