@@ -19,7 +19,6 @@ time, with a pause after each (`Pace`). Copies keep their sequence numbers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +34,12 @@ from skeg.kv.index import HASH_END
 from skeg.kv.log import PASSING
 from skeg.kv.retirement import purge
 from skeg.kv.rounds import Round
-from skeg.kv.scan import Scan, Walk, engine_for, entries_of, whole_records_after
+from skeg.kv.scan import Pause, Scan, Walk, engine_for, entries_of, whole_records_after
 from skeg.kv.segments import CLOSED, SYNC_BYTES, Segment
 from skeg.kv.shard import Shard
 
 # Bytes read, checked and written at a time.
-_SLICE_BYTES = 64 << 10
+_SLICE_BYTES = 32 << 10
 
 # Records handled in one call that lets no other thread run, or with the lock held.
 _AT_A_TIME = 2048
@@ -49,9 +48,6 @@ _AT_A_TIME = 2048
 LIVE_PART_MAX = 0.5
 
 U64 = NDArray[np.uint64]
-
-Pause = Callable[[], None]
-"""Called between slices of work; sleeps for as long as the work should rest, and raises to end it."""
 
 
 def choose(shard: Shard, limit: int) -> list[Segment]:
@@ -88,7 +84,7 @@ def closed(shard: Shard) -> list[Segment]:
     ]
 
 
-def read_entries(shard: Shard, segment: Segment, end: int) -> Entries:
+def read_entries(shard: Shard, segment: Segment, end: int, pause: Pause) -> Entries:
     """The newest row of each key in a segment up to `end`, ordered by hash, from its hint or else from its records.
 
     Raises
@@ -105,10 +101,10 @@ def read_entries(shard: Shard, segment: Segment, end: int) -> Entries:
     hint = shard.folder.read_hint(segment)
     if hint is not None and hint.end == end:
         return hint.entries
-    return scan_segment(shard, segment, end).entries.newest()
+    return scan_segment(shard, segment, end, pause).entries.newest()
 
 
-def scan_segment(shard: Shard, segment: Segment, end: int) -> Scan:
+def scan_segment(shard: Shard, segment: Segment, end: int, pause: Pause) -> Scan:
     """All rows of a segment up to `end`.
 
     Raises
@@ -118,7 +114,7 @@ def scan_segment(shard: Shard, segment: Segment, end: int) -> Scan:
     """
     first, last_seq = fmt.HEADER_BYTES, segment.header.first_seq - 1
     data = shard.read(segment, first, end - first)
-    scan = engine_for(len(data))(data, first, Walk(segment.place, segment.compacted, last_seq), shard.keys)
+    scan = engine_for(len(data))(data, first, Walk(segment.place, segment.compacted, last_seq), shard.keys, pause)
     if scan.end != end:
         segment.damaged = True  # not to be read again and again
         raise CorruptError(segment.path, "record does not match its checksum", offset=scan.end)
@@ -139,7 +135,7 @@ def write_hints(shard: Shard, pause: Pause, *, active: bool = False) -> None:
             wanted.append((shard.log.segment, shard.log.segment.end))
     for segment, end in wanted:
         if segment.hinted != end and end > fmt.HEADER_BYTES and not segment.damaged:
-            scan = scan_segment(shard, segment, end)
+            scan = scan_segment(shard, segment, end, pause)
             # A hint without its segment is damage, so what may go as a whole has none.
             if len(scan.entries):
                 hint = Hint(segment.id, end, scan.last_seq, scan.overhead, scan.entries.newest())
@@ -165,8 +161,8 @@ def compact_shard(shard: Shard, limit: int) -> int:
         while wasted is None or 0 < _wasted(shard) < wasted:
             wasted = _wasted(shard)
             for sources in _groups(shard, limit):
-                reclaimed += Compaction(shard, sources, _yield_to_others).run()
-        write_hints(shard, _yield_to_others)
+                reclaimed += Compaction(shard, sources, rest).run()
+        write_hints(shard, rest)
         purge(shard)
         return max(0, reclaimed)
 
@@ -192,8 +188,8 @@ def _groups(shard: Shard, limit: int) -> list[list[Segment]]:
     return groups
 
 
-def _yield_to_others() -> None:
-    """Work asked for does not rest, but lets waiting threads have the interpreter."""
+def rest() -> None:
+    """What to call between slices of work that somebody waits for: lets other threads have the interpreter."""
     time.sleep(0)
 
 
@@ -306,7 +302,7 @@ class Compaction:
         found = []
         for source in self.sources:
             if source.tombstones:
-                entries = read_entries(self.shard, source, source.end)
+                entries = read_entries(self.shard, source, source.end, self.pause)
                 found.append(entries[entries.size == 0])
         rows = Entries.join(found).newest()
         if not len(rows):
@@ -320,7 +316,7 @@ class Compaction:
             if other.damaged:
                 needed[:] = True  # who knows what it holds
             elif other.header.first_seq <= int(rows.seq.max()) and end > fmt.HEADER_BYTES:
-                needed |= _has_older_values(read_entries(self.shard, other, end), rows)
+                needed |= _has_older_values(read_entries(self.shard, other, end, self.pause), rows)
                 self.pause()
         for row in np.flatnonzero(needed).tolist():
             output.add_tombstone(int(rows.seq[row]), int(rows.hash[row]), int(rows.check[row]))

@@ -19,6 +19,9 @@ from skeg.kv.entries import COLUMNS, Entries, KeyHash, Row, Rows
 # Bytes from which it pays to load Numba: the plain engine takes about as long for them as loading does.
 KERNEL_BYTES = 32 << 20
 
+# The plain engine works about half a millisecond on so many bytes of small records.
+_PAUSE_BYTES = 24 << 10
+
 
 @attrs.frozen(eq=False)
 class Scan:
@@ -61,13 +64,19 @@ class Walk:
     last_seq: int
 
 
-Engine = Callable[[bytes, int, Walk, KeyHash], Scan]
+Pause = Callable[[], None]
+"""Called between slices of work; sleeps for as long as the work should rest, or raises to end it."""
 
 
-def engine_for(nbytes: int) -> Engine:
+def _no_pause() -> None:
+    """Whoever waits for a scan does not want it to rest."""
+
+
+def engine_for(nbytes: int) -> Callable[..., Scan]:
     """The engine for about `nbytes` bytes of log.
 
-    It takes the bytes of a segment from some offset to the end, that offset, a `Walk` and the store's `KeyHash`.
+    It takes the bytes of a segment from some offset to the end, that offset, a `Walk`, the store's `KeyHash`, and
+    optionally what to call now and then.
     """
     if nbytes < KERNEL_BYTES and "skeg.kv.kernels.scan" not in sys.modules:
         return scan_plain
@@ -76,11 +85,14 @@ def engine_for(nbytes: int) -> Engine:
     return scan_plain if JIT_DISABLED else scan_by_kernel
 
 
-def scan_plain(data: bytes, base: int, walk: Walk, keys: KeyHash) -> Scan:
-    """Walk the records in `data`, which starts at offset `base` of the segment, without Numba."""
+def scan_plain(data: bytes, base: int, walk: Walk, keys: KeyHash, pause: Pause = _no_pause) -> Scan:
+    """Walk the records in `data`, which starts at offset `base` of the segment, without Numba.
+
+    `pause` is called now and then: nobody else can run while this does.
+    """
     view = memoryview(data)
     rows = Rows()
-    start = 0
+    start = rested = 0
     last_seq = walk.last_seq
     while start < len(view):
         head = fmt.read_record(view, start, walk.place, base + start)
@@ -97,15 +109,19 @@ def scan_plain(data: bytes, base: int, walk: Walk, keys: KeyHash) -> Scan:
             rows.add(_row(view, base, at, member, keys))
         last_seq = max(last_seq, members[-1][1].seq if members else 0)
         start += nbytes
+        if start - rested > _PAUSE_BYTES:
+            rested = start
+            pause()
     entries = rows.entries()
     return Scan(entries, base + start, last_seq, start - entries.nbytes)
 
 
-def scan_by_kernel(data: bytes, base: int, walk: Walk, keys: KeyHash) -> Scan:
-    """Walk the records in `data` as `scan_plain` does, with Numba."""
+def scan_by_kernel(data: bytes, base: int, walk: Walk, keys: KeyHash, pause: Pause = _no_pause) -> Scan:
+    """Walk the records in `data` as `scan_plain` does, with Numba; others run meanwhile, and `pause` is called once."""
     from skeg.kv.kernels.scan import scan_records
     from skeg.kv.kernels.xxh3 import secret_words
 
+    pause()
     secrets = np.stack([secret_words(seed) for seed in (0, keys.seed, keys.check_seed)])
     rows = len(data) // fmt.RECORD_BYTES  # more than there can be; memory that is not written to costs nothing
     columns = tuple(np.empty(rows, kind) for kind in COLUMNS.values())

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from skeg.errors import CorruptError, StorageError
 from skeg.fileops import read_all
 from skeg.files import disk_errors
-from skeg.kv.compaction import scan_segment
+from skeg.kv.compaction import rest, scan_segment
 from skeg.kv.entries import COLUMNS, Entries, newest_rows
 from skeg.kv.hints import unpack_hint
 from skeg.kv.scan import Scan
@@ -31,7 +31,7 @@ def verify_shard(shard: Shard) -> list[CorruptError]:
             if segment in shard.retired or not segment.reserved:
                 continue
             try:
-                scan = scan_segment(shard, segment, end)
+                scan = scan_segment(shard, segment, end, rest)
             except CorruptError as error:
                 problems.append(error)
                 continue

@@ -585,7 +585,7 @@ def live_and_dead(bench: Bench) -> tuple[tuple[Segment, int], tuple[Segment, int
     indexed = {location for _, locations in shard.index.freeze().tables() for location in locations.tolist()}
     found = {}
     for source in bench.closed():
-        entries = read_entries(shard, source, source.end)
+        entries = read_entries(shard, source, source.end, rest)
         for offset, size in zip(entries.offset.tolist(), entries.size.tolist(), strict=True):
             if size:
                 location = fmt.pack_location(source.id, offset * 8, size * 8)
@@ -840,9 +840,9 @@ def test_the_hint_of_an_output_is_that_of_its_records():
     bench = Bench()
     bench.run()
     (output,) = (s for s in bench.shard.folder if s.compacted)
-    found = read_entries(bench.shard, output, output.end)
+    found = read_entries(bench.shard, output, output.end, rest)
     bench.files.unlink(HINT.format(output.id))
-    scanned = read_entries(bench.shard, output, output.end)
+    scanned = read_entries(bench.shard, output, output.end, rest)
     for name in ("hash", "check", "seq", "offset", "size"):
         np.testing.assert_array_equal(getattr(scanned, name), getattr(found, name))
 
