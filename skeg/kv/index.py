@@ -46,7 +46,7 @@ _KERNEL_ENTRIES = 32
 # Places in a table's row of what changes; the kernel knows the others.
 _USED, _FROZEN = 7, 8
 
-_NO_ROW: U64 = np.empty(0, np.uint64)
+_NO_ROW = np.empty(0, np.uint64).data
 
 # Hash and location as one item.
 _PAIR = np.dtype("V16")
@@ -79,11 +79,12 @@ class _Table:
         The last slot that may be used; then the table has to be laid out anew.
     frozen : bool
         A snapshot has this table: it must not change any more.
-    row : array of uint64
-        What `skeg.kv.kernels.insert` has to know; empty until `address` was asked for.
+    address, row : int, memoryview
+        What `skeg.kv.kernels.insert` has to know, and where that is; 0 and nothing until `tell` was called.
     """
 
     __slots__ = (
+        "address",
         "dead",
         "depth",
         "frozen",
@@ -123,7 +124,7 @@ class _Table:
         self.used, self.dead, self.frozen = count, 0, False
         self.limit = int(max(homes, count / _FILL) * _FULL)
         self.last = length - 2
-        self.row = _NO_ROW
+        self.address, self.row = 0, _NO_ROW
 
     def copy(self) -> _Table:
         """Return a table of its own memory that may be changed."""
@@ -132,18 +133,19 @@ class _Table:
         twin.slots = twin.pairs.reshape(-1).data
         twin.tags = bytearray(self.tags)
         twin.frozen = False
-        twin.row = _NO_ROW
+        twin.address, twin.row = 0, _NO_ROW
         return twin
 
-    def address(self) -> int:
-        """Where the row is that tells the kernel of this table."""
-        if not len(self.row):
+    def tell(self) -> int:
+        """Write down for the kernel what it has to know; where that is."""
+        if self.address == 0:
             tags = np.frombuffer(self.tags, np.uint8)
             where = [array.__array_interface__["data"][0] for array in (self.pairs, tags)]
-            numbers = [*where, self.homes, self.mask, self.shift, self.limit, self.last, self.used, self.frozen]
-            self.row = np.array(numbers, np.uint64)
-        address: int = self.row.__array_interface__["data"][0]
-        return address
+            numbers = [*where, self.homes, self.mask, self.shift, self.limit, self.last, 0, 0]
+            row = np.array(numbers, np.uint64)
+            self.address, self.row = row.__array_interface__["data"][0], row.data
+        self.row[_USED], self.row[_FROZEN] = self.used, self.frozen
+        return self.address
 
     def entries(self, wanted: npt.NDArray[np.bool_] | None = None) -> U64:
         """Return hash and location of each entry, or of the slots that a mask says: shape (n, 2), in no order."""
@@ -337,16 +339,14 @@ class Index:
         before, done, count = self._count, 0, 0
         while done < len(hashes):
             numbers = np.unique(keys[done:] >> np.uint64(_TOP_SHIFT + self._shift)).tolist()
-            tables = {self._directory[number] for number in numbers}
-            addresses = np.zeros(len(self._directory), np.uint64)
-            addresses[numbers] = [self._directory[number].address() for number in numbers]
-            for table in tables:
-                table.row[_USED], table.row[_FROZEN] = table.used, table.frozen
+            tables = [self._directory[number] for number in numbers]
+            addresses = np.empty(len(self._directory), np.uint64)
+            addresses[numbers] = [table.tell() for table in tables]
             found = self._kernel(keys, places, done, addresses, np.uint64(self._shift), present, count)
             done, count, attention = map(int, found)
             self._count = before + done - count
             for table in tables:
-                table.used = int(table.row[_USED])
+                table.used = table.row[_USED]
             if attention >= 0:
                 key_hash = hashes[attention]
                 table = self._table(key_hash)
