@@ -22,7 +22,7 @@ Slots
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from typing import Any
 
@@ -109,7 +109,7 @@ class _Table:
         # Sorted by home, each entry stands at its home or right behind its predecessor. Homes fit 16 bits, for which
         # NumPy's stable sort is a radix sort.
         unsorted = (((entries[:, 0] >> _TOP_SHIFT) & self.mask) * homes >> self.shift).astype(np.uint16)
-        order = unsorted.argsort(kind="stable")
+        order = slice(None) if (unsorted[1:] >= unsorted[:-1]).all() else unsorted.argsort(kind="stable")
         steps = np.arange(count)
         places = np.maximum.accumulate(unsorted[order] - steps) + steps
         # Slots behind the last home: what is needed now and as much again, however unevenly hashes are spread.
@@ -356,22 +356,26 @@ class Index:
                     self._lay_out(table, key_hash)
         return [int(position) for position in present[:count]]
 
-    def load(self, hashes: U64, locations: U64) -> None:
+    def load(self, groups: Sequence[tuple[U64, U64]]) -> None:
         """Fill an empty index; no entry may occur twice.
 
         Parameters
         ----------
-        hashes, locations : array of uint64, shape (n,)
-            The entries, ordered by hash.
+        groups : sequence of (hashes, locations), arrays of uint64
+            The entries, ordered by hash, divided into 1, 2, 4 ... groups by the first bits of the hash.
         """
         assert not self._count, "only an empty index can be loaded"
-        self._start((len(hashes) // _ENTRIES_MAX).bit_length())
-        self._count = len(hashes)
-        firsts = [number << (64 - self._depth) for number in range(1 << self._depth)]
-        starts = np.searchsorted(hashes, np.array(firsts, np.uint64)).tolist()
-        for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(hashes)], strict=True)):
-            part = np.column_stack((hashes[start:end], locations[start:end]))
-            self._directory[number] = _Table(part, self._depth)
+        self._count = sum(len(hashes) for hashes, _ in groups)
+        number_of_groups = max(len(groups), 1)
+        self._start(max((self._count // _ENTRIES_MAX).bit_length(), (number_of_groups - 1).bit_length()))
+        width = (1 << self._depth) // number_of_groups
+        for group, (hashes, locations) in enumerate(groups):
+            numbers = range(group * width, (group + 1) * width)
+            firsts = np.array([number << (64 - self._depth) for number in numbers], np.uint64)
+            starts = np.searchsorted(hashes, firsts).tolist()
+            for number, start, end in zip(numbers, starts, [*starts[1:], len(hashes)], strict=True):
+                part = np.column_stack((hashes[start:end], locations[start:end]))
+                self._directory[number] = _Table(part, self._depth)
 
     def freeze(self) -> Frozen:
         """Return a snapshot: quick, as tables are shared until they change here."""

@@ -13,6 +13,8 @@ What may be wrong, and what is done:
 
 from __future__ import annotations
 
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
@@ -31,6 +33,7 @@ from skeg.kv.segments import Folder, Segment
 # stays in the CPU's cache.
 _GROUP_ROWS = 1 << 16
 _GROUP_BITS_MAX = 16
+_THREADS = 2
 
 
 @attrs.define
@@ -288,10 +291,10 @@ class Recovery:
             for piece in part.pieces:
                 rows = piece[piece.size >= fmt.SIZE_MASK]
                 large |= zip(rows.locations(part.segment.id).tolist(), (rows.size * 8).tolist(), strict=True)
-        hashes, locations = _newest(columns)
+        groups = _newest(columns)
         index = Index()
-        index.load(hashes, locations)
-        live = _bytes_by_segment(locations, large, [part.segment.id for part in parts])
+        index.load(groups)
+        live = _bytes_by_segment(groups, large, [part.segment.id for part in parts])
         for part in parts:
             segment = part.segment
             segment.dead = segment.live - live.get(segment.id, 0)
@@ -306,30 +309,40 @@ def _is_witness(head: fmt.RecordHead, end: int, last_seq: int) -> bool:
 _Columns = tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint64], NDArray[np.uint64]]
 
 
-def _newest(columns: list[_Columns]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """Hashes and locations of the newest rows that are no tombstones, ordered by hash; `columns` are of pieces."""
+_Group = tuple[NDArray[np.uint64], NDArray[np.uint64]]
+
+
+def _newest(columns: list[_Columns]) -> list[_Group]:
+    """Hashes and locations of the newest rows that are no tombstones, as `Index.load` takes them."""
     total = sum(len(piece[0]) for piece in columns)
     bits = min((total // _GROUP_ROWS).bit_length(), _GROUP_BITS_MAX)
     edges = np.arange(1, 1 << bits, dtype=np.uint64) << np.uint64(64 - bits) if bits else np.empty(0, np.uint64)
     cuts = [[0, *np.searchsorted(piece[0], edges).tolist(), len(piece[0])] for piece in columns]
-    hashes, locations = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
-    for group in range(1 << bits):
-        slices = [slice(cut[group], cut[group + 1]) for cut in cuts]
-        rows = [tuple(column[part] for column in piece) for piece, part in zip(columns, slices, strict=True)]
-        if not rows:
-            continue
-        hash_, check, seq, location = (np.concatenate(column) for column in zip(*rows, strict=True))
+
+    def resolve(group: int) -> _Group:
+        parts = [
+            [column[cut[group] : cut[group + 1]] for column in piece] for piece, cut in zip(columns, cuts, strict=True)
+        ]
+        hash_, check, seq, location = (np.concatenate(column) for column in zip(*parts, strict=True))
         newest = newest_rows(hash_, check, seq)
         newest = newest[location[newest] != 0]
-        hashes.append(hash_[newest])
-        locations.append(location[newest])
-    return np.concatenate(hashes), np.concatenate(locations)
+        return hash_[newest], location[newest]
+
+    if not columns:
+        return []
+    # NumPy lets go of the interpreter while it sorts; for small stores a thread costs more than it saves.
+    with ThreadPoolExecutor(_THREADS) if bits > _THREADS else contextlib.nullcontext() as pool:
+        return list((pool.map if pool else map)(resolve, range(1 << bits)))
 
 
-def _bytes_by_segment(locations: NDArray[np.uint64], large: dict[int, int], segments: list[int]) -> dict[int, int]:
-    """Bytes of the records at `locations`, by segment; ids in ascending order."""
-    sizes = (locations & np.uint64(fmt.SIZE_MASK)).astype(np.int64) << 3
-    for row in np.flatnonzero(sizes == fmt.LARGE_BYTES).tolist():
-        sizes[row] = large[int(locations[row])]
-    which = np.searchsorted(np.array(segments, np.uint64), locations >> np.uint64(fmt.SEGMENT_SHIFT))
-    return dict(zip(segments, map(int, np.bincount(which, sizes, len(segments))), strict=True))
+def _bytes_by_segment(groups: list[_Group], large: dict[int, int], segments: list[int]) -> dict[int, int]:
+    """Bytes of the records at the locations of `groups`, by segment."""
+    first, last = min(segments, default=0), max(segments, default=0)
+    sums = np.zeros(last - first + 1)
+    for _, locations in groups:
+        sizes = (locations & np.uint64(fmt.SIZE_MASK)).astype(np.int64) << 3
+        for row in np.flatnonzero(sizes == fmt.LARGE_BYTES).tolist():
+            sizes[row] = large[int(locations[row])]
+        which = (locations >> np.uint64(fmt.SEGMENT_SHIFT)).astype(np.int64) - first
+        sums += np.bincount(which, sizes, len(sums))
+    return {number: int(sums[number - first]) for number in segments}

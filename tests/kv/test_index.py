@@ -204,7 +204,7 @@ def test_a_loaded_index_does_what_one_filled_entry_by_entry_does(hashes):
         naive, index = NaiveIndex(), Index()
         hashes = sorted(hashes)
         locations = numbered(len(hashes))
-        index.load(np.array(hashes, U64), locations)
+        index.load([(np.array(hashes, U64), locations)])
         for entry in zip(hashes, locations.tolist(), strict=True):
             naive.insert(*entry)
         assert_same(naive, index)
@@ -236,11 +236,31 @@ def test_many_batches_into_tables_that_grow_and_are_frozen(by_kernel, rng):
         assert entries == content(snapshot)
 
 
+@pytest.mark.parametrize("bits", [0, 1, 5])
+@pytest.mark.parametrize("count", [0, 1, 40, 30_000])
+def test_entries_may_be_loaded_in_groups_by_their_first_bits(bits, count, rng):
+    hashes, locations = np.sort(spread(rng, count)), numbered(count)
+    edges = [number << (64 - bits) for number in range(1, 1 << bits)]
+    groups = zip(
+        *(np.split(a, np.searchsorted(hashes, np.array(edges, U64))) for a in (hashes, locations)), strict=True
+    )
+    index = Index()
+    index.load(list(groups))
+    assert_whole(index)
+    assert rows(hashes, locations) == content(index.freeze())
+    index.insert(LAST_HASH, 1 << 50)
+    assert 1 << 50 == index.find(LAST_HASH)
+    empty = Index()
+    empty.load([])
+    empty.insert(7, 8)
+    assert [(7, 8)] == content(empty.freeze())
+
+
 def test_only_an_empty_index_can_be_loaded():
     index = Index()
     index.insert(5, 6)
     with pytest.raises(AssertionError, match="empty"):
-        index.load(np.array([1], U64), np.array([2], U64))
+        index.load([(np.array([1], U64), np.array([2], U64))])
 
 
 def test_growth_through_real_tables_keeps_every_entry(rng):
@@ -250,7 +270,7 @@ def test_growth_through_real_tables_keeps_every_entry(rng):
         batch = slice(start, start + 1000)
         assert [] == grown.insert_new(hashes[batch].tolist(), locations[batch].tolist())
     order = hashes.argsort()
-    loaded.load(hashes[order], locations[order])
+    loaded.load([(hashes[order], locations[order])])
     assert len(grown._directory) > 4
     for index in (grown, loaded):
         assert_whole(index)
@@ -311,7 +331,7 @@ def test_memory_is_given_back_when_entries_are_removed(rng):
     hashes, locations = spread(rng, 100_000), numbered(100_000)
     index = Index()
     order = hashes.argsort()
-    index.load(hashes[order], locations[order])
+    index.load([(hashes[order], locations[order])])
     for entry in zip(hashes[10_000:].tolist(), locations[10_000:].tolist(), strict=True):
         assert index.remove(*entry)
     assert rows(hashes[:10_000], locations[:10_000]) == content(index.freeze())
@@ -324,7 +344,7 @@ def test_memory_is_given_back_when_entries_are_removed(rng):
 
 def test_a_snapshot_shares_tables_until_they_change(rng):
     index = Index()
-    index.load(np.sort(spread(rng, 100_000)), numbered(100_000))
+    index.load([(np.sort(spread(rng, 100_000)), numbered(100_000))])
     before = content(index.freeze())
     frozen = index.freeze()
     tables = set(index._directory)
@@ -348,7 +368,7 @@ def test_a_walk_meets_every_entry_once_while_tables_are_divided(rng):
     with tiny_tables():
         index = Index()
         order = hashes.argsort()
-        index.load(hashes[order], locations[order])
+        index.load([(hashes[order], locations[order])])
         tables = len(set(index._directory))
         later = iter(spread(rng, 100_000).tolist())
 
