@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 import click
 
 from skeg import report
-from skeg.cli_common import EXIT_FINDING, existing_path, json_option, show, show_findings
+from skeg.cli_common import EXIT_FINDING, EXIT_OK, existing_path, json_option, show, show_findings
 from skeg.errors import CorruptError
 
 if TYPE_CHECKING:
@@ -181,6 +181,22 @@ def verify(store: Path, json_output: bool) -> None:
     except CorruptError as error:
         findings = [error]
     show_findings(store, findings, json_output)
+
+
+@kv.command()
+@_store
+@json_option
+def salvage(store: Path, json_output: bool) -> None:
+    """Repair a damaged store: keep everything that is whole, say what is lost, and exit with 1 if that is anything.
+
+    Damaged files are kept under names that end in .damaged.
+    """
+    from skeg.kv import Store, StoreOptions
+
+    with Store.open(store, options=StoreOptions(salvage=True)) as opened:
+        figures = opened.stats()
+    show({"store": str(store), "keys": figures["keys"], "dropped": figures["dropped"]}, json_output)
+    sys.exit(EXIT_FINDING if figures["dropped"] else EXIT_OK)
 
 
 @kv.command("export")

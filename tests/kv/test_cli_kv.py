@@ -261,3 +261,22 @@ def test_every_command_has_help_and_json(command):
     shown = run(command, "--help").stdout
     assert "--json" in shown
     assert command in run("--help").stdout
+
+
+def test_salvage_keeps_what_is_whole_and_names_what_is_lost(store):
+    with Store.open(store) as opened:
+        for n in range(20):
+            opened.set(b"more %d" % n, b"x" * 50)
+    for hint in store.glob("*/*.hint"):
+        hint.unlink()
+    (log,) = store.glob("*/*.log")
+    data = bytearray(log.read_bytes())
+    data[len(data) // 2] ^= 1
+    log.write_bytes(data)
+    run("scan", store, code=3)
+    figures = answer("salvage", store, code=1)
+    (lost,) = figures["dropped"]
+    assert (str(log), len(PAIRS) + 19) == (lost["path"], figures["keys"])
+    assert figures["keys"] == len(contents(store))
+    assert {"store": str(store), "keys": len(PAIRS) + 19, "dropped": []} == answer("salvage", store)
+    assert log.with_name(log.name + ".damaged").exists()
