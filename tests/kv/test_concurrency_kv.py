@@ -648,7 +648,7 @@ def test_the_background_thread_sleeps_without_a_timer_when_it_is_done(tmp_path):
         assert until(lambda: timeouts[-1] is None and store.stats()["seq"] == store.durable_seq)
         assert store.stats()["background_compactions"] > 0
         assert store.stats()["background_error"] is None
-    assert not any("skeg" in thread.name for thread in threading.enumerate())
+    assert not any(thread.name.startswith("skeg-kv") for thread in threading.enumerate())
 
 
 # Forks
