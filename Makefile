@@ -4,7 +4,7 @@
 # and for later:
 #   make bench   skeg beside other libraries on the same data (installs them in an environment of their own)
 #   make bench-kv  the key-value store beside other stores
-#   make soak    crash the key-value store for about half an hour and look for lost writes
+#   make soak    crash the key-value store for some minutes and look for lost writes
 #   make coverage, make wheel, make clean
 # Another interpreter: make demo PYTHON=python3.12
 PYTHON ?= python3

@@ -28,6 +28,12 @@ def test_help_of_the_command_loads_neither_numba_nor_numpy(command, heavy):
     assert heavy not in modules_after(f"{silent} skeg.cli.main({arguments}, standalone_mode=False)")
 
 
+@pytest.mark.parametrize("heavy", ["numba", "llvmlite", "skeg.ann", "skeg.net"])
+def test_the_store_is_imported_and_opened_without_numba_and_indexes(heavy, tmp_path):
+    use = f"with Store.open({str(tmp_path / 'store')!r}) as store:\n    store.set_many({{b'a': b'1', b'b': b'2'}})"
+    assert heavy not in modules_after(f"from skeg.kv import Store\n{use}\nassert 2 == len(Store.open(store.path))")
+
+
 def test_indexes_are_loaded_on_first_use():
     loaded = modules_after("import skeg\nskeg.ann.Index")
     assert {"numba", "numpy", "skeg.ann.index"} <= loaded
