@@ -128,7 +128,7 @@ class Cache:
 
     def discard_many(self, keys: Collection[bytes]) -> None:
         """Forget the values of those of the keys that are here."""
-        for queue in (self._main, self._small):
+        for queue in filter(None, (self._main, self._small)):
             for key in [*filter(queue.__contains__, keys)]:
                 self.discard(key)
 

@@ -52,7 +52,6 @@ first one's bytes were durable, was damaged after it was written; without such a
 from __future__ import annotations
 
 import struct
-from itertools import chain, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -62,8 +61,6 @@ from xxhash import xxh3_64_intdigest
 from skeg.binary import Bytes, Record, align_up, checksum
 from skeg.errors import CorruptError, FormatError, VersionTooNewError
 from skeg.files import AnyPath
-
-I64 = NDArray[np.int64]
 
 MAGIC = b"SKEGLOG\0"
 VERSION = 1
@@ -91,7 +88,6 @@ _SUM = struct.Struct("<Q")
 _RECORD = struct.Struct("<QIIQ")
 # A tombstone with its padding.
 TOMBSTONE_BYTES = 40
-_BLANK = bytes(RECORD_BYTES)
 _PADDING = [bytes(-n % ALIGNMENT) for n in range(ALIGNMENT)]
 
 
@@ -191,53 +187,6 @@ def pack_record(place: int, offset: int, kind: int, seq: int, key: bytes, value:
     """
     body = HEAD.pack(durable >> 3, kind << 30 | len(value), seq << 16 | len(key)) + key + value
     return _SUM.pack(xxh3_64_intdigest(body) ^ place ^ (offset >> 3)) + body + _PADDING[len(body) & 7]
-
-
-def batch_bytes_max(items: dict[bytes, bytes]) -> int:
-    """Bytes that the values of a batch take at most with all that goes with them."""
-    per_member = RECORD_BYTES + ALIGNMENT - 1
-    return RECORD_BYTES + per_member * len(items) + sum(map(len, items)) + sum(map(len, items.values()))
-
-
-def pack_values(place: int, offset: int, seq: int, items: dict[bytes, bytes]) -> tuple[bytearray, I64, I64]:
-    """Return the members of a batch of values.
-
-    Parameters
-    ----------
-    place : int
-        `place_of` the segment.
-    offset : int
-        Where the first member will stand.
-    seq : int
-        Its sequence number; the others' follow.
-    items : dict
-        Keys and values, within the limits of this module.
-
-    Returns
-    -------
-    members : bytearray
-        Their records.
-    offsets, sizes : ndarray (n,) int64
-        Where each stands in the segment, and how many bytes it takes.
-    """
-    n = len(items)
-    klens = np.fromiter(map(len, items), np.int64, n)
-    vlens = np.fromiter(map(len, items.values()), np.int64, n)
-    bodies = RECORD_BYTES + klens + vlens
-    sizes = (bodies + (ALIGNMENT - 1)) & -ALIGNMENT
-    starts = np.cumsum(sizes) - sizes
-    padding = map(_PADDING.__getitem__, (bodies & 7).tolist())
-    members = bytearray().join(chain.from_iterable(zip(repeat(_BLANK, n), items, items.values(), padding, strict=True)))
-    words = np.frombuffer(members, "<u8")
-    at = starts >> 3
-    words[at + 1] = (vlens | VALUE << 30) << 32 | MEMBER
-    words[at + 2] = (np.arange(seq, seq + n) << 16) | klens
-    view, digest = memoryview(members), xxh3_64_intdigest
-    spans = zip((starts + 8).tolist(), (starts + bodies).tolist(), strict=True)
-    sums = np.fromiter([digest(view[begin:end]) for begin, end in spans], np.uint64, n)
-    offsets = starts + offset
-    words[at] = sums ^ np.uint64(place) ^ (offsets >> 3).astype(np.uint64)
-    return members, offsets, sizes
 
 
 def pack_batch(place: int, offset: int, seq: int, members: bytes | bytearray, durable: int) -> bytes:

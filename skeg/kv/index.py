@@ -218,11 +218,14 @@ class Index:
         self._start(0)
 
     def use_kernel(self) -> None:
-        """From now on let `insert_new` use Numba, if that compiles; `load_kernel` comes first."""
-        from skeg.jit import JIT_DISABLED
+        """From now on let `insert_new` use Numba, which this loads, or compiles the kernel: half a second, or a few."""
         from skeg.kv.kernels.insert import insert_new
 
-        self._kernel = None if JIT_DISABLED else insert_new
+        trial = Index()
+        trial._kernel = insert_new
+        numbers = np.arange(1, 2 * _KERNEL_ENTRIES, dtype=np.uint64)
+        trial.insert_new(numbers, numbers)
+        self._kernel = insert_new
 
     def __len__(self) -> int:
         return self._count
@@ -292,7 +295,7 @@ class Index:
 
     # Calls for many
 
-    def insert_new(self, hashes: list[int], locations: list[int]) -> list[int]:
+    def insert_new(self, hashes: U64, locations: U64) -> list[int]:
         """Add the entries whose hash has none yet; return the positions of the others.
 
         Pair by pair in order: the second of two equal hashes is one of the others. This is `find` and `insert` in one
@@ -300,14 +303,14 @@ class Index:
 
         Parameters
         ----------
-        hashes, locations : list of int
-            The entries, equally many of both.
+        hashes, locations : array of uint64, shape (n,)
+            The entries.
         """
         if self._kernel is not None and len(hashes) >= _KERNEL_ENTRIES:
             return self._insert_new_by_kernel(hashes, locations)
         directory, directory_shift, before = self._directory, self._shift, self._count
         present: list[int] = []
-        for position, key_hash in enumerate(hashes):
+        for position, (key_hash, location) in enumerate(zip(hashes.tolist(), locations.tolist(), strict=True)):
             top = key_hash >> _TOP_SHIFT
             table = directory[top >> directory_shift]
             if table.frozen:
@@ -322,7 +325,7 @@ class Index:
                 present.append(position)
                 continue
             slots[slot + slot] = key_hash
-            slots[slot + slot + 1] = locations[position]
+            slots[slot + slot + 1] = location
             tags[slot] = tag
             table.used = used = table.used + 1
             if used >= table.limit or slot >= table.last:
@@ -332,29 +335,30 @@ class Index:
         self._count = before + len(hashes) - len(present)
         return present
 
-    def _insert_new_by_kernel(self, hashes: list[int], locations: list[int]) -> list[int]:
+    def _insert_new_by_kernel(self, hashes: U64, locations: U64) -> list[int]:
         assert self._kernel is not None
-        keys, places = np.array(hashes, np.uint64), np.array(locations, np.uint64)
         present = np.empty(len(hashes), np.int64)
         before, done, count = self._count, 0, 0
         while done < len(hashes):
-            numbers = np.unique(keys[done:] >> np.uint64(_TOP_SHIFT + self._shift)).tolist()
+            parts = (hashes[done:] >> np.uint64(_TOP_SHIFT + self._shift)).astype(np.int64)
+            numbers = np.bincount(parts).nonzero()[0].tolist()
             tables = [self._directory[number] for number in numbers]
             addresses = np.empty(len(self._directory), np.uint64)
             addresses[numbers] = [table.tell() for table in tables]
-            found = self._kernel(keys, places, done, addresses, np.uint64(self._shift), present, count)
+            found = self._kernel(hashes, locations, done, addresses, np.uint64(self._shift), present, count)
             done, count, attention = map(int, found)
             self._count = before + done - count
             for table in tables:
                 table.used = table.row[_USED]
             if attention >= 0:
-                key_hash = hashes[attention]
+                key_hash = int(hashes[attention])
                 table = self._table(key_hash)
                 if table.frozen:
                     self._changeable(table, key_hash)
                 else:
                     self._lay_out(table, key_hash)
-        return [int(position) for position in present[:count]]
+        positions: list[int] = present[:count].tolist()
+        return positions
 
     def load(self, groups: Sequence[tuple[U64, U64]]) -> None:
         """Fill an empty index; no entry may occur twice.
@@ -486,10 +490,3 @@ def _end(table: _Table, key_hash: int) -> int:
     """Return the first hash behind those of a table that has `key_hash`."""
     shift = 64 - table.depth
     return ((key_hash >> shift) + 1) << shift
-
-
-def load_kernel() -> None:
-    """Load Numba and the kernel of `Index.insert_new`, or compile it: takes half a second, or a few."""
-    index = Index()
-    index.use_kernel()
-    index.insert_new(list(range(1, 2 * _KERNEL_ENTRIES)), list(range(1, 2 * _KERNEL_ENTRIES)))

@@ -12,14 +12,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from skeg.kv.compaction import Compaction, choose, write_hints
-from skeg.kv.index import load_kernel
 from skeg.kv.retirement import purge
 from skeg.kv.shard import Shard
 
 # What was acknowledged below `SYNC` is on stable storage after this long.
 _SYNC_AFTER_S = 0.5
 
-# Pairs written in batches after which the kernel is loaded: at half a microsecond saved for each, a million pay for it.
+# Pairs in batches after which the kernels are loaded: at half a microsecond saved for each, a million pay for it.
 _KERNEL_PAIRS = 20_000
 
 # Work this long without a rest: a caller that needs the interpreter waits no longer for it.
@@ -94,7 +93,7 @@ class Maintenance:
                 self._start()
 
     def batch_written(self, pairs: int) -> None:
-        """A batch was written: a store that is being filled deserves the kernel that does so, once that is loaded."""
+        """A batch was written: a store that is being filled deserves the kernels for that, once they are loaded."""
         self._pairs += pairs
         if self._pairs >= _KERNEL_PAIRS and not self._kernel_wanted:
             with self._wake:
@@ -125,7 +124,7 @@ class Maintenance:
                 load, self._load = self._load, False
             self._sync_if_due()
             if load:
-                self._attempt(self._load_kernel)
+                self._attempt(self._load_kernels)
             try:
                 for shard in self._shards if tidy else ():
                     self._attempt(partial(self._tidy_shard, shard))
@@ -142,11 +141,9 @@ class Maintenance:
             self.error = error
             _logger.warning("background work on a key-value store failed: %s", error)
 
-    def _load_kernel(self) -> None:
-        load_kernel()
+    def _load_kernels(self) -> None:
         for shard in self._shards:
-            with shard.lock:
-                shard.index.use_kernel()
+            shard.use_kernels()
 
     def _sync_if_due(self) -> None:
         if self._due():

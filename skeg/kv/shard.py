@@ -30,6 +30,7 @@ from skeg.errors import (
 from skeg.fileops import read_all
 from skeg.files import disk_errors
 from skeg.kv import format as fmt
+from skeg.kv.batches import I64, Batch, Packer
 from skeg.kv.cache import Cache
 from skeg.kv.entries import KeyHash
 from skeg.kv.index import Index
@@ -86,6 +87,7 @@ class Shard:
         self.keys = keys
         self.lock = threading.Lock()
         self.index: Index = recovered.index
+        self._packer = Packer(keys)
         self.large = recovered.large
         self.cache = Cache(cache_bytes)
         self.writable = writable
@@ -110,6 +112,14 @@ class Shard:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    def use_kernels(self) -> None:
+        """Load what Numba makes of the writing of batches, if it compiles, and use it from now on."""
+        from skeg.jit import JIT_DISABLED
+
+        if not JIT_DISABLED:
+            self._packer.use_kernel()
+            self.index.use_kernel()
 
     def change(self, operation: Callable[[], T]) -> T:
         """Do what changes the shard; call with the lock.
@@ -244,29 +254,25 @@ class Shard:
         """Give keys values, all or none of them."""
         if len(items) < 2:
             return next((self.set(key, value, level) for key, value in items.items()), None)
-        hashes = self.keys.hashes(items)
-        nbytes = fmt.batch_bytes_max(items)
-        if nbytes > fmt.BATCH_BYTES_MAX:
-            raise ParameterError("pairs", f"{nbytes} bytes", f"at most {fmt.BATCH_BYTES_MAX} bytes for one shard")
-        segment, offset = self.log.reserve(nbytes)
+        batch = Batch.of(items)
+        if batch.nbytes > fmt.BATCH_BYTES_MAX:
+            raise ParameterError("pairs", f"{batch.nbytes} bytes", f"at most {fmt.BATCH_BYTES_MAX} bytes for one shard")
+        segment, offset = self.log.reserve(batch.nbytes)
         seq = self.log.next_seq
-        members, offsets, sizes = fmt.pack_values(segment.place, offset + fmt.RECORD_BYTES, seq, items)
-        data = fmt.pack_batch(segment.place, offset, seq, members, segment.durable)
-        news = fmt.pack_locations(segment.id, offsets >> 3, sizes >> 3).tolist()
-        self._note_large(news, sizes)
-        olds = self._insert(items, hashes, news)
+        data, hashes = self._packer.pack(batch, segment.place, offset, seq, segment.durable)
+        locations = fmt.pack_locations(segment.id, batch.offsets(offset) >> 3, batch.sizes >> 3)
+        present = self.index.insert_new(hashes, locations)
+        names, news = hashes.tolist(), locations.tolist()
+        olds = self._replace(list(items), names, news, present) if present else [0] * len(news)
+        self._note_large(news, batch.sizes)
         self.cache.discard_many(items)
         round_ = self.log.stage(data, seq + len(items) - 1, level, overhead=fmt.RECORD_BYTES)
-        round_.add(hashes, olds, news)
+        round_.add(names, olds, news)
         return round_
 
-    def _insert(self, items: dict[bytes, bytes], hashes: list[int], news: list[int]) -> list[int]:
-        """Put the locations of a batch into the index; return what was there for each key before."""
+    def _replace(self, keys: list[bytes], hashes: list[int], news: list[int], present: list[int]) -> list[int]:
+        """Enter the rest of a batch in the index: keys whose hash is `present`; the old location of each key, or 0."""
         olds = [0] * len(news)
-        present = self.index.insert_new(hashes, news)
-        if not present:
-            return olds
-        keys = list(items)
         mine = set(news)  # other keys' records, not staged yet
         try:
             for i in present:
@@ -354,7 +360,7 @@ class Shard:
         round_.add([hashed], [old], [new])
         return round_
 
-    def _note_large(self, locations: list[int], sizes: fmt.I64) -> None:
+    def _note_large(self, locations: list[int], sizes: I64) -> None:
         """Remember the sizes that locations don't tell."""
         if sizes.max() >= fmt.LARGE_BYTES:
             for i in np.flatnonzero(sizes >= fmt.LARGE_BYTES).tolist():

@@ -20,6 +20,10 @@ U64 = np.uint64
 LAST_HASH = HASH_END - 1
 
 
+def insert_new(index, hashes, locations):
+    return index.insert_new(np.array(hashes, U64), np.array(locations, U64))
+
+
 class NaiveIndex:
     """Hash to its locations."""
 
@@ -148,7 +152,7 @@ def run_step(naive, index, step, argument, fresh):
         index.insert(argument, location)
     elif step == "insert_new":
         locations = [fresh() for _ in argument]
-        assert naive.insert_new(argument, locations) == index.insert_new(argument, locations)
+        assert naive.insert_new(argument, locations) == insert_new(index, argument, locations)
     elif step == "move":
         # What was seen in the segments, some of it no longer true.
         chosen = [(h, loc if n % 3 else loc + 1) for n, (h, loc) in enumerate(entries[::argument])]
@@ -212,7 +216,7 @@ def test_a_loaded_index_does_what_one_filled_entry_by_entry_does(hashes):
             assert naive.remove(*entry) is index.remove(*entry)
         more = [key_hash ^ 1 << 62 for key_hash in hashes]
         again = (locations + U64(1 << 38)).tolist()
-        assert naive.insert_new(more, again) == index.insert_new(more, again)
+        assert naive.insert_new(more, again) == insert_new(index, more, again)
         assert_same(naive, index)
 
 
@@ -228,7 +232,7 @@ def test_many_batches_into_tables_that_grow_and_are_frozen(by_kernel, rng):
     for start in range(0, len(hashes), 1_500):
         batch = hashes[start : start + 1_500].tolist()
         locations = list(range(start + 1, start + 1 + len(batch)))
-        assert naive.insert_new(batch, locations) == index.insert_new(batch, locations)
+        assert naive.insert_new(batch, locations) == insert_new(index, batch, locations)
         if start % 4_500 == 0:
             frozen.append((naive.entries(), index.freeze()))
     assert_same(naive, index)
@@ -268,7 +272,7 @@ def test_growth_through_real_tables_keeps_every_entry(rng):
     grown, loaded = Index(), Index()
     for start in range(0, len(hashes), 1000):
         batch = slice(start, start + 1000)
-        assert [] == grown.insert_new(hashes[batch].tolist(), locations[batch].tolist())
+        assert [] == insert_new(grown, hashes[batch], locations[batch])
     order = hashes.argsort()
     loaded.load([(hashes[order], locations[order])])
     assert len(grown._directory) > 4
@@ -277,7 +281,7 @@ def test_growth_through_real_tables_keeps_every_entry(rng):
         assert rows(hashes, locations) == content(index.freeze())
         assert locations[::7].tolist() == [index.find(key_hash) for key_hash in hashes[::7].tolist()]
         assert not any(index.find(key_hash) for key_hash in (hashes[::7] ^ U64(255)).tolist())
-        assert list(range(10)) == index.insert_new(hashes[:10].tolist(), [1] * 10)
+        assert list(range(10)) == insert_new(index, hashes[:10], [1] * 10)
 
 
 @pytest.mark.parametrize("key_hash", [1, 1 << 63, LAST_HASH])
@@ -287,7 +291,7 @@ def test_more_equal_hashes_than_a_table_has_slots(key_hash):
         index.insert(key_hash, location)
     assert_whole(index)
     assert list(range(1, 30_001)) == sorted(index.find_all(key_hash))
-    assert [0] == index.insert_new([key_hash, key_hash ^ 1], [40_000, 40_001])
+    assert [0] == insert_new(index, [key_hash, key_hash ^ 1], [40_000, 40_001])
     hashes, old = np.full(30_000, key_hash, U64), np.arange(1, 30_001, dtype=U64)
     assert index.move(hashes, old, old + U64(50_000)).all()
     assert list(range(50_001, 80_001)) == sorted(index.find_all(key_hash))
@@ -300,12 +304,12 @@ def test_more_equal_hashes_than_a_table_has_slots(key_hash):
 def test_hashes_with_equal_first_bits_share_a_table_that_grows_alone(rng):
     hashes = (U64(LAST_HASH - (1 << 30) + 1) + rng.permutation(1 << 17)[:40_000].astype(U64)).tolist()
     index = Index()
-    assert [] == index.insert_new(hashes, list(range(1, 40_001)))
+    assert [] == insert_new(index, hashes, range(1, 40_001))
     assert_whole(index)
     assert list(range(1, 40_001, 400)) == [index.find(key_hash) for key_hash in hashes[::400]]
     assert len(index._directory) <= 8
     # Others that come later still get tables of their own.
-    index.insert_new(spread(rng, 100_000).tolist(), list(range(50_000, 150_000)))
+    insert_new(index, spread(rng, 100_000), range(50_000, 150_000))
     assert_whole(index)
     assert len({id(table) for table in index._directory}) >= 8
 
@@ -351,14 +355,14 @@ def test_a_snapshot_shares_tables_until_they_change(rng):
     key_hash, location = before[50_000]
     assert not index.replace(key_hash, location + 1, 3)
     assert not index.move(*(np.array([n], U64) for n in (key_hash, location + 1, 3))).any()
-    assert [0] == index.insert_new([key_hash], [3])
+    assert [0] == insert_new(index, [key_hash], [3])
     assert len(tables - set(index._directory)) <= 1
     assert index.replace(key_hash, location, 3)
     assert len(tables - set(index._directory)) == 1
     copied = index._table(key_hash)
     assert index.replace(key_hash, 3, 4)
     assert copied is index._table(key_hash)
-    index.insert_new(spread(rng, 100_000).tolist(), list(range(1, 100_001)))
+    insert_new(index, spread(rng, 100_000), range(1, 100_001))
     assert before == content(frozen)
     assert sorted(location for _, location in before) == np.sort(frozen.locations()).tolist()
 
@@ -393,7 +397,7 @@ def test_nothing_to_move_moves_nothing():
 
 
 def test_a_key_takes_at_most_25_bytes_at_every_size(rng):
-    hashes = spread(rng, 200_000).tolist()
+    hashes = spread(rng, 200_000)
     tracemalloc.start()
     try:
         base = tracemalloc.get_traced_memory()[0]

@@ -12,7 +12,7 @@ from xxhash import xxh3_64_intdigest
 
 from skeg.kv import format as fmt
 from skeg.kv.format import BATCH, LINEAGE, MEMBER, TOMBSTONE, VALUE, pack_record
-from skeg.kv.kernels import BAD_CHECKSUM, BAD_FIELD, END_OF_DATA, FULL, STALE, scan
+from skeg.kv.kernels import BAD_CHECKSUM, BAD_FIELD, END_OF_DATA, FULL, STALE, record
 from skeg.kv.kernels.scan import scan_records
 from skeg.kv.kernels.xxh3 import secret_words, xxh3_64
 
@@ -233,8 +233,8 @@ def test_any_seed_and_any_bytes(data, seed, start):
 
 def test_the_kernel_s_constants_are_those_of_the_layout():
     names = ("HEADER_BYTES", "RECORD_BYTES", "LINEAGE", "VALUE", "TOMBSTONE", "BATCH", "VALUE_BYTES_MAX", "MEMBER")
-    assert [getattr(fmt, name) for name in names] == [getattr(scan, name) for name in names]
-    assert fmt.TOMBSTONE_KEY.size == scan.TOMBSTONE_KEY_BYTES
+    assert [getattr(fmt, name) for name in names] == [getattr(record, name) for name in names]
+    assert fmt.TOMBSTONE_KEY.size == record.TOMBSTONE_KEY_BYTES
 
 
 def test_entries_stand_in_the_order_of_the_records():

@@ -16,6 +16,7 @@ from xxhash import xxh3_64_intdigest
 from skeg.errors import CorruptError, FormatError, StorageError, VersionTooNewError
 from skeg.kv import format as fmt
 from skeg.kv import opening, recovery
+from skeg.kv.batches import Batch, Packer
 from skeg.kv.entries import KeyHash
 from skeg.kv.hints import Hint, pack_hint, unpack_hint
 from skeg.kv.manifest import Manifest, pack_manifest
@@ -276,8 +277,7 @@ def test_a_later_record_that_says_that_the_bytes_were_durable_makes_it_damage(du
 def test_a_batch_is_a_witness_too():
     data = flipped(segment(1, A, B), A_END + 30)
     place = fmt.place_of(MANIFEST.shard_salt(0), 1)
-    members, *_ = fmt.pack_values(place, len(data) + 24, 3, {b"c": b"3", b"d": b"4"})
-    data += fmt.pack_batch(place, len(data), 3, bytes(members), B_END)
+    data += Packer(KEYS).pack(Batch.of({b"c": b"3", b"d": b"4"}), place, len(data), 3, B_END).data
     with pytest.raises(CorruptError, match="does not match its checksum"):
         read(disk_of({LOG.format(1): data}))
 

@@ -1,7 +1,8 @@
-"""What XXH3 needs and Numba can't say: unaligned loads, vectors, products of 128 bits, byte swaps, sums that wrap.
+"""What XXH3 needs and Numba can't say: unaligned access, vectors, products of 128 bits, byte swaps, sums that wrap.
 
-Each is a few generic LLVM instructions, the same for every CPU and kernel family. Loads check nothing: callers know the
-bytes to be there. With Numba's bounds checks on, another form of them does check. With the JIT disabled all are Python.
+Each is a few generic LLVM instructions, the same for every CPU and kernel family. Access checks nothing: callers know
+the bytes to be there. With Numba's bounds checks on, another form of them does check. With the JIT disabled all are
+Python.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numba.extending import intrinsic
 
 from skeg.jit import JIT_DISABLED, kernel
 
-_I32, _I64, _I128 = (ir.IntType(n) for n in (32, 64, 128))
+_I8, _I32, _I64, _I128 = (ir.IntType(n) for n in (8, 32, 64, 128))
 _LANES = 8
 _LARGEST = 64
 _VECTOR = ir.VectorType(_I64, _LANES)
@@ -24,9 +25,13 @@ _LOW32 = np.uint64(2**32 - 1)
 _CHECKED = JIT_DISABLED or config.BOUNDSCHECK
 
 
-def _load(context: Any, b: Any, array_type: Any, array: Any, byte_offset: Any, kind: Any) -> Any:
+def _address(context: Any, b: Any, array_type: Any, array: Any, byte_offset: Any, kind: Any) -> Any:
     first = b.ptrtoint(context.make_array(array_type)(context, b, array).data, _I64)
-    return b.load(b.inttoptr(b.add(first, byte_offset), kind.as_pointer()), align=1)
+    return b.inttoptr(b.add(first, byte_offset), kind.as_pointer())
+
+
+def _load(context: Any, b: Any, array_type: Any, array: Any, byte_offset: Any, kind: Any) -> Any:
+    return b.load(_address(context, b, array_type, array, byte_offset, kind), align=1)
 
 
 def _make_read(dtype: Any) -> Any:
@@ -52,6 +57,57 @@ def _make_read(dtype: Any) -> Any:
 
 read32 = _make_read(np.uint32)
 read64 = _make_read(np.uint64)
+
+
+def _make_write64() -> Any:
+    """``data[at : at + 8] = value``, little-endian; data uint8."""
+    if _CHECKED:
+
+        @kernel(inline=True)
+        def checked(data: Any, at: Any, value: Any) -> None:
+            data[at : at + 8].view(np.uint64)[0] = value
+
+        return checked
+
+    @intrinsic
+    def write(typingctx: Any, data: Any, at: Any, value: Any) -> Any:
+        def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
+            b.store(args[2], _address(context, b, sig.args[0], args[0], args[1], _I64), align=1)
+            return context.get_dummy_value()
+
+        return types.void(data, types.int64, types.uint64), codegen
+
+    return write
+
+
+write64 = _make_write64()
+
+
+def _make_copy() -> Any:
+    """``target[at : at + n] = source[start : start + n]``; both uint8, and not the same memory."""
+    if _CHECKED:
+
+        @kernel(inline=True)
+        def checked(target: Any, at: Any, source: Any, start: Any, n: Any) -> None:
+            for i in range(n):
+                target[at + i] = source[start + i]
+
+        return checked
+
+    @intrinsic
+    def copy(typingctx: Any, target: Any, at: Any, source: Any, start: Any, n: Any) -> Any:
+        def codegen(context: Any, b: Any, sig: Any, args: list[Any]) -> Any:
+            to = _address(context, b, sig.args[0], args[0], args[1], _I8)
+            where = _address(context, b, sig.args[2], args[2], args[3], _I8)
+            cgutils.raw_memcpy(b, to, where, args[4], 1)
+            return context.get_dummy_value()
+
+        return types.void(target, types.int64, source, types.int64, types.int64), codegen
+
+    return copy
+
+
+copy = _make_copy()
 
 
 def _make_fold() -> Any:

@@ -12,15 +12,18 @@ import numpy as np
 from skeg.jit import kernel
 from skeg.kv.kernels import BAD_CHECKSUM, BAD_FIELD, END_OF_DATA, FULL, STALE
 from skeg.kv.kernels.intrinsics import read32, read64, wrapping
+from skeg.kv.kernels.record import (
+    BATCH,
+    HEADER_BYTES,
+    LINEAGE,
+    MEMBER,
+    RECORD_BYTES,
+    TOMBSTONE,
+    TOMBSTONE_KEY_BYTES,
+    VALUE,
+    VALUE_BYTES_MAX,
+)
 from skeg.kv.kernels.xxh3 import xxh3_64
-
-# As in `skeg.kv.format`, which kernels can't import: they would not be compiled again when it changes.
-HEADER_BYTES = 64
-RECORD_BYTES = 24
-LINEAGE, VALUE, TOMBSTONE, BATCH = range(4)
-TOMBSTONE_KEY_BYTES = 12
-VALUE_BYTES_MAX = 512 << 20
-MEMBER = np.uint64(2**32 - 1)
 
 ACCEPTED = -1
 
