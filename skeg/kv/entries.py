@@ -73,7 +73,7 @@ Row = tuple[int, int, int, int, int]
 """Values of one row, in the order of `COLUMNS`."""
 
 # Rows turned into arrays at a time: while that is done no other thread can run.
-_ROWS_AT_A_TIME = 2048
+_ROWS_AT_A_TIME = 1024
 
 
 @attrs.frozen(eq=False)
@@ -143,22 +143,30 @@ class Entries:
 
 
 class Rows:
-    """Rows that are added one by one."""
+    """Rows that are added one by one.
+
+    They are kept as bare numbers. A tuple for each would make Python's garbage collector look at every object of the
+    process again and again, and nothing else can run meanwhile (50 ms, where Numba is loaded).
+    """
 
     def __init__(self) -> None:
-        self._added: list[Row] = []
+        self._numbers: list[int] = []
         self._parts: list[Entries] = []
 
     def add(self, row: Row) -> None:
         """Add one."""
-        self._added.append(row)
-        if len(self._added) == _ROWS_AT_A_TIME:
-            self._parts.append(Entries.of_rows(self._added))
-            self._added = []
+        self._numbers += row
+        if len(self._numbers) == _ROWS_AT_A_TIME * len(COLUMNS):
+            self._parts.append(self._taken())
+            self._numbers = []
 
     def entries(self) -> Entries:
         """All that were added, in order."""
-        return Entries.join([*self._parts, Entries.of_rows(self._added)])
+        return Entries.join([*self._parts, self._taken()])
+
+    def _taken(self) -> Entries:
+        table = np.array(self._numbers, np.uint64).reshape(-1, len(COLUMNS))
+        return Entries(*(table[:, i].astype(kind) for i, kind in enumerate(COLUMNS.values())))
 
 
 def newest_rows(hashes: NDArray[np.uint64], checks: NDArray[np.uint32], seqs: NDArray[np.uint64]) -> NDArray[np.intp]:

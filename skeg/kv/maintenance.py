@@ -6,10 +6,13 @@ It sleeps until it is woken and is not started before: an idle store wakes nobod
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from skeg.kv.compaction import Compaction, choose, write_hints
 from skeg.kv.retirement import purge
@@ -20,6 +23,9 @@ _SYNC_AFTER_S = 0.5
 
 # Pairs in batches after which the kernels are loaded: at half a microsecond saved for each, a million pay for it.
 _KERNEL_PAIRS = 20_000
+
+# How little to rest while they are loaded: enough to let others have the interpreter.
+_LOADING_BACKLOG = 8
 
 # Work this long without a rest: a caller that needs the interpreter waits no longer for it.
 _WORK_S = 0.0005
@@ -47,12 +53,37 @@ class Pace:
 
     def __call__(self) -> None:
         """Rest, if it is time to. Raises when the store is being closed."""
+        if self.rest():
+            raise _StoppedError
+
+    def rest(self) -> bool:
+        """Rest, if it is time to; whether the store is being closed."""
         worked = time.perf_counter() - self._resumed
         if worked < _WORK_S:
-            return
-        if self._stop.wait(worked / self.backlog):
-            raise _StoppedError
+            return False
+        stopped = self._stop.wait(worked / self.backlog)
         self._resumed = time.perf_counter()
+        return stopped
+
+
+@contextmanager
+def resting(pace: Pace) -> Iterator[None]:
+    """Let this thread rest between whatever functions it calls, such as those that import Numba, as `pace` says.
+
+    For the length of the context it is the thread's profiler; where another one is at work, nobody rests.
+    """
+    if sys.getprofile() is not None:
+        yield
+        return
+
+    def hook(*_: Any) -> None:
+        pace.rest()
+
+    sys.setprofile(hook)
+    try:
+        yield
+    finally:
+        sys.setprofile(None)
 
 
 class Maintenance:
@@ -142,8 +173,11 @@ class Maintenance:
             _logger.warning("background work on a key-value store failed: %s", error)
 
     def _load_kernels(self) -> None:
-        for shard in self._shards:
-            shard.use_kernels()
+        pace = Pace(self._stop)
+        pace.backlog = _LOADING_BACKLOG
+        with resting(pace):
+            for shard in self._shards:
+                shard.use_kernels()
 
     def _sync_if_due(self) -> None:
         if self._due():

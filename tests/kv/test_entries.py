@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import struct
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
+from skeg.kv import entries as module
 from skeg.kv import format as fmt
-from skeg.kv.entries import COLUMNS, Entries, KeyHash, newest_rows
+from skeg.kv.entries import COLUMNS, Entries, KeyHash, Rows, newest_rows
 
 # Few values, so that keys collide: in the hash alone, in the check alone, in both.
 FEW = st.tuples(st.integers(1, 4), st.integers(0, 30), st.integers(0, 2), st.integers(8, 2**26 - 1), st.integers(0, 9))
@@ -125,3 +127,28 @@ def test_bytes_are_those_of_the_records(rows):
     assert 40 * tombstones == entries.tombstone_bytes
     assert sum(8 * size for *_, size in rows) + 40 * tombstones == entries.nbytes
     assert len(rows) == len(entries)
+
+
+# Rows that come one by one
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 8, 9])
+def test_rows_added_one_by_one_are_the_rows_added_at_once(monkeypatch, count):
+    monkeypatch.setattr(module, "_ROWS_AT_A_TIME", 4)
+    rows = [(2**64 - 1 - i, 2**48 - 1 - i, 2**32 - 1 - i, 2**26 - 1 - i, i) for i in range(count)]
+    added = Rows()
+    for row in rows:
+        added.add(row)
+    entries = added.entries()
+    assert rows == rows_of(entries) == rows_of(Entries.of_rows(rows))
+    assert list(COLUMNS.values()) == [getattr(entries, name).dtype for name in COLUMNS]
+
+
+def test_rows_that_wait_give_the_garbage_collector_nothing_to_look_at():
+    added = Rows()
+    gc.collect()
+    before = len(gc.get_objects())
+    for i in range(1000):
+        added.add((i + 1, i, i, 8, i))
+    assert len(gc.get_objects()) < before + 100
+    assert 1000 == len(added.entries())

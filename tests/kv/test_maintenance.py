@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from skeg.errors import StorageError
 from skeg.fileops import File, FileOps
 from skeg.jit import JIT_DISABLED
 from skeg.kv import maintenance
-from skeg.kv.maintenance import Maintenance, Pace
+from skeg.kv.maintenance import Maintenance, Pace, resting
 from skeg.kv.options import Durability, StoreOptions
 from skeg.kv.store import Store, open_store
 
@@ -356,6 +357,69 @@ def test_a_rest_ends_the_work_when_the_store_is_being_closed(monkeypatch):
     clock.now += 0.01
     with pytest.raises(maintenance._StoppedError):
         pace()
+
+
+class WorkingClock(Clock):
+    """Every look at the time takes a millisecond of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(monkeypatch)
+        monkeypatch.setattr(maintenance, "time", SimpleNamespace(perf_counter=self.tick))
+
+    def tick(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+def some_calls() -> list[str]:
+    return [str(i) for i in range(20)]
+
+
+def test_work_that_knows_of_no_pace_rests_between_the_functions_it_calls(monkeypatch):
+    clock = WorkingClock(monkeypatch)
+    pace = Pace(clock)
+    some_calls()
+    assert [] == clock.rests
+    with resting(pace):
+        some_calls()
+        assert sys.getprofile() is not None
+    assert sys.getprofile() is None
+    rests = len(clock.rests)
+    assert rests >= 2
+    some_calls()
+    assert rests == len(clock.rests)
+
+
+def test_work_that_knows_of_no_pace_goes_on_when_the_store_is_being_closed(monkeypatch):
+    clock = WorkingClock(monkeypatch)
+    clock.stopped = True
+    with resting(Pace(clock)):
+        assert [str(i) for i in range(20)] == some_calls()
+    assert clock.rests
+
+
+def test_a_profiler_of_others_stays_and_nobody_rests(monkeypatch):
+    clock = WorkingClock(monkeypatch)
+    seen: list[str] = []
+
+    def profiler(*seen_now: object) -> None:
+        seen.append(str(seen_now[1]))
+
+    sys.setprofile(profiler)
+    try:
+        with resting(Pace(clock)):
+            some_calls()
+        assert profiler is sys.getprofile()
+    finally:
+        sys.setprofile(None)
+    assert "call" in seen
+    assert [] == clock.rests
+
+
+def test_the_profiler_is_gone_after_an_error(monkeypatch):
+    with pytest.raises(ZeroDivisionError), resting(Pace(WorkingClock(monkeypatch))):
+        raise ZeroDivisionError
+    assert sys.getprofile() is None
 
 
 def test_a_store_that_is_filled_by_batches_gets_the_kernel_and_others_do_not(tmp_path, monkeypatch):
