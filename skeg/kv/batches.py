@@ -91,7 +91,7 @@ class Packer:
         self._kernel: Callable[..., Any] | None = None
 
     def use_kernel(self) -> None:
-        """From now on use Numba, which this loads, or compiles the kernel: half a second, or a few."""
+        """From now on use Numba, which this loads, or compiles the kernel: a second, or some."""
         from skeg.kv.kernels.pack import pack_values
         from skeg.kv.kernels.xxh3 import secret_words
 

@@ -218,7 +218,7 @@ class Index:
         self._start(0)
 
     def use_kernel(self) -> None:
-        """From now on let `insert_new` use Numba, which this loads, or compiles the kernel: half a second, or a few."""
+        """From now on let `insert_new` use Numba, which this loads, or compiles the kernel: a second, or some."""
         from skeg.kv.kernels.insert import insert_new
 
         trial = Index()

@@ -44,7 +44,8 @@ CLOSE = 1.3
 # Calls in one measurement of writes, of single ones and of batches.
 SINGLES, CALLS = 200, 40
 LEAST_S = 0.5
-WARM_S = 3.0
+# Enough for skeg to load its kernels in the background, also the first time on a machine, when they are compiled.
+WARM_S = 20.0
 # Small, so that compaction always finds something to do.
 PAUSE_SEGMENT_BYTES = 4 * MIB
 
