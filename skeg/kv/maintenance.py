@@ -24,7 +24,8 @@ _SYNC_AFTER_S = 0.5
 # Pairs in batches after which the kernels are loaded: at half a microsecond saved for each, a million pay for it.
 _KERNEL_PAIRS = 20_000
 
-# How little to rest while they are loaded: enough to let others have the interpreter.
+# How little to rest while they are loaded, an eighth of the time worked: callers wait 0.9 ms at the 99th percentile
+# instead of 5, and loading takes 0.7 s instead of 0.3, compiling 14 s instead of 4 (28 November 2026).
 _LOADING_BACKLOG = 8
 
 # Work this long without a rest: a caller that needs the interpreter waits no longer for it.
@@ -70,14 +71,16 @@ class Pace:
 def resting(pace: Pace) -> Iterator[None]:
     """Let this thread rest between whatever functions it calls, such as those that import Numba, as `pace` says.
 
-    For the length of the context it is the thread's profiler; where another one is at work, nobody rests.
+    For the length of the context, or until the store is being closed, it is the thread's profiler; where another one is
+    at work, nobody rests.
     """
     if sys.getprofile() is not None:
         yield
         return
 
     def hook(*_: Any) -> None:
-        pace.rest()
+        if pace.rest():
+            sys.setprofile(None)
 
     sys.setprofile(hook)
     try:
@@ -87,7 +90,7 @@ def resting(pace: Pace) -> Iterator[None]:
 
 
 class Maintenance:
-    """Looks after shards in a thread of its own.
+    """Looks after shards in a thread of its own, and loads their kernels in another: that may take seconds.
 
     Parameters
     ----------
@@ -106,9 +109,9 @@ class Maintenance:
         self._wake = threading.Condition(threading.Lock())
         self._tidy = False
         self._pairs = 0
-        self._kernel_wanted = self._load = False
         self._sync_at: float | None = None
         self._thread: threading.Thread | None = None
+        self._loader: threading.Thread | None = None
 
     def tidy(self) -> None:
         """A segment was closed: see to its hint, and to compaction."""
@@ -126,36 +129,42 @@ class Maintenance:
     def batch_written(self, pairs: int) -> None:
         """A batch was written: a store that is being filled deserves the kernels for that, once they are loaded."""
         self._pairs += pairs
-        if self._pairs >= _KERNEL_PAIRS and not self._kernel_wanted:
-            with self._wake:
-                self._kernel_wanted = self._load = True
-                self._start()
+        if self._pairs >= _KERNEL_PAIRS and self._loader is None:
+            self._load_soon()
 
     def stop(self) -> None:
-        """End the thread; what it was doing is taken up again when the store is opened."""
+        """End the threads; what is left undone is taken up again when the store is opened."""
         self._stop.set()
         with self._wake:
-            thread, self._thread = self._thread, None
+            threads = (self._thread, self._loader)
+            self._thread = self._loader = None
             self._wake.notify_all()
-        if thread is not None:
-            thread.join()
+        for thread in threads:
+            if thread is not None:
+                thread.join()
 
     def _start(self) -> None:
-        if self._thread is None and not self._stop.is_set():
-            self._thread = threading.Thread(target=self._run, name="skeg-kv-maintenance", daemon=True)
-            self._thread.start()
+        self._thread = self._thread or self._started(self._run, "maintenance")
         self._wake.notify_all()
+
+    def _load_soon(self) -> None:
+        with self._wake:
+            self._loader = self._loader or self._started(partial(self._attempt, self._load_kernels), "kernels")
+
+    def _started(self, work: Callable[[], None], name: str) -> threading.Thread | None:
+        if self._stop.is_set():
+            return None
+        thread = threading.Thread(target=work, name=f"skeg-kv-{name}", daemon=True)
+        thread.start()
+        return thread
 
     def _run(self) -> None:
         while not self._stop.is_set():
             with self._wake:
-                while not (self._tidy or self._load or self._due() or self._stop.is_set()):
+                while not (self._tidy or self._due() or self._stop.is_set()):
                     self._wake.wait(None if self._sync_at is None else max(0.0, self._sync_at - time.monotonic()))
                 tidy, self._tidy = self._tidy, False
-                load, self._load = self._load, False
             self._sync_if_due()
-            if load:
-                self._attempt(self._load_kernels)
             try:
                 for shard in self._shards if tidy else ():
                     self._attempt(partial(self._tidy_shard, shard))

@@ -19,6 +19,7 @@ from skeg.jit import JIT_DISABLED
 from skeg.kv import maintenance
 from skeg.kv.maintenance import Maintenance, Pace, resting
 from skeg.kv.options import Durability, StoreOptions
+from skeg.kv.shard import Shard
 from skeg.kv.store import Store, open_store
 
 NONE, OS, SYNC = Durability
@@ -371,8 +372,12 @@ class WorkingClock(Clock):
         return self.now
 
 
-def some_calls() -> list[str]:
-    return [str(i) for i in range(20)]
+def some_call(number: int) -> int:
+    return number
+
+
+def some_calls() -> list[int]:
+    return [some_call(i) for i in range(20)]
 
 
 def test_work_that_knows_of_no_pace_rests_between_the_functions_it_calls(monkeypatch):
@@ -385,7 +390,7 @@ def test_work_that_knows_of_no_pace_rests_between_the_functions_it_calls(monkeyp
         assert sys.getprofile() is not None
     assert sys.getprofile() is None
     rests = len(clock.rests)
-    assert rests >= 2
+    assert rests >= 20
     some_calls()
     assert rests == len(clock.rests)
 
@@ -394,8 +399,9 @@ def test_work_that_knows_of_no_pace_goes_on_when_the_store_is_being_closed(monke
     clock = WorkingClock(monkeypatch)
     clock.stopped = True
     with resting(Pace(clock)):
-        assert [str(i) for i in range(20)] == some_calls()
-    assert clock.rests
+        assert list(range(20)) == some_calls()
+        assert sys.getprofile() is None
+    assert 1 == len(clock.rests)
 
 
 def test_a_profiler_of_others_stays_and_nobody_rests(monkeypatch):
@@ -428,7 +434,7 @@ def test_a_store_that_is_filled_by_batches_gets_the_kernel_and_others_do_not(tmp
         shards = store._parts.shards
         pairs = {b"%d" % n: b"x" for n in range(299)}
         store.set_many(pairs)
-        assert store._parts.maintenance._thread is None
+        assert store._parts.maintenance._loader is None
         store.set_many({b"one more": b"x"})
         deadline = time.monotonic() + 100
         while any(shard.index._kernel is None for shard in shards) and time.monotonic() < deadline:
@@ -438,3 +444,45 @@ def test_a_store_that_is_filled_by_batches_gets_the_kernel_and_others_do_not(tmp
         assert 501 == len(store) == len(dict(store.scan()))
         assert (b"x", b"y") == (store.get(b"1"), store.get(b"200"))
         assert [] == store.verify()
+
+
+def test_what_was_acknowledged_is_synced_and_segments_are_tidied_while_kernels_are_loaded(tmp_path, monkeypatch):
+    loading, go_on = threading.Event(), threading.Event()
+
+    def load(_shard: Shard) -> None:
+        loading.set()
+        go_on.wait(100)
+
+    monkeypatch.setattr(Shard, "use_kernels", load)
+    monkeypatch.setattr(maintenance, "_KERNEL_PAIRS", 1)
+    with Store.open(tmp_path / "store", options=OPTIONS) as store:
+        store.set_many({b"key": VALUE})
+        assert loading.wait(100)
+        for _ in range(20):
+            store.set(b"key", VALUE, durability=OS)
+        deadline = time.monotonic() + 100
+        while (found := store.stats())["durable_seq"] < found["seq"] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        while not store.stats()["background_compactions"] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        found = store.stats()
+        go_on.set()
+    assert found["durable_seq"] == found["seq"]
+    assert found["background_compactions"]
+    assert found["background_error"] is None
+
+
+def test_a_failure_to_load_kernels_is_told_and_the_store_goes_on(tmp_path, monkeypatch):
+    def load(_shard: Shard) -> None:
+        raise ImportError("on purpose")
+
+    monkeypatch.setattr(Shard, "use_kernels", load)
+    monkeypatch.setattr(maintenance, "_KERNEL_PAIRS", 1)
+    with Store.open(tmp_path / "store") as store:
+        for number in range(3):
+            store.set_many({b"key": b"%d" % number})
+        deadline = time.monotonic() + 100
+        while store.stats()["background_error"] is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert "on purpose" in str(store.stats()["background_error"])
+        assert b"2" == store.get(b"key")
