@@ -9,6 +9,7 @@ values are read or replaced, the key's bytes decide.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import attrs
@@ -107,8 +108,13 @@ class Entries:
     @classmethod
     def of_rows(cls, rows: Sequence[Row]) -> Entries:
         """A few rows."""
-        columns = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
-        return cls(*(np.array(column, kind) for column, kind in zip(columns, COLUMNS.values(), strict=True)))
+        return cls.of_numbers(list(chain.from_iterable(rows)))
+
+    @classmethod
+    def of_numbers(cls, numbers: Sequence[int]) -> Entries:
+        """The rows whose values these are, one row after the other."""
+        table = np.array(numbers, np.uint64).reshape(-1, len(COLUMNS))
+        return cls(*(table[:, i].astype(kind) for i, kind in enumerate(COLUMNS.values())))
 
     @classmethod
     def join(cls, parts: Sequence[Entries]) -> Entries:
@@ -157,16 +163,12 @@ class Rows:
         """Add one."""
         self._numbers += row
         if len(self._numbers) == _ROWS_AT_A_TIME * len(COLUMNS):
-            self._parts.append(self._taken())
+            self._parts.append(Entries.of_numbers(self._numbers))
             self._numbers = []
 
     def entries(self) -> Entries:
         """All that were added, in order."""
-        return Entries.join([*self._parts, self._taken()])
-
-    def _taken(self) -> Entries:
-        table = np.array(self._numbers, np.uint64).reshape(-1, len(COLUMNS))
-        return Entries(*(table[:, i].astype(kind) for i, kind in enumerate(COLUMNS.values())))
+        return Entries.join([*self._parts, Entries.of_numbers(self._numbers)])
 
 
 def newest_rows(hashes: NDArray[np.uint64], checks: NDArray[np.uint32], seqs: NDArray[np.uint64]) -> NDArray[np.intp]:
