@@ -21,11 +21,11 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from skeg.durability import Durability
 from skeg.errors import StorageError
 from skeg.fileops import File, write_all
 from skeg.files import disk_errors
 from skeg.kv import format as fmt
-from skeg.kv.options import Durability
 from skeg.kv.rounds import Extent, Round
 from skeg.kv.segments import CLOSED, Folder, Segment
 

@@ -1,13 +1,13 @@
-"""Settings of a store, and the levels of durability."""
+"""Settings of a store."""
 
 from __future__ import annotations
 
-import enum
 from typing import Any
 
 import attrs
 
 from skeg.checks import as_int
+from skeg.durability import Durability, as_durability
 from skeg.errors import ParameterError
 from skeg.kv import format as fmt
 
@@ -15,26 +15,8 @@ from skeg.kv import format as fmt
 _SEGMENT_BYTES_MIN = 256
 
 
-class Durability(enum.IntEnum):
-    """What an acknowledged write survives."""
-
-    NONE = 0
-    """Nothing yet: it is in the memory of this process, and reaches the disk within about a second."""
-    OS = 1
-    """The end of this process, however it ends; not a power cut within about a second."""
-    SYNC = 2
-    """Power loss too: it is on stable storage."""
-
-
 def _check_durability(_: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
     as_durability(attribute.name, value)
-
-
-def as_durability(parameter: str, value: Any) -> Durability:
-    """Return `value`, which must be a `Durability`."""
-    if not isinstance(value, Durability):
-        raise ParameterError(parameter, value, "a skeg.kv.Durability")
-    return value
 
 
 def _between(low: int, high: int | None = None) -> Any:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from xxhash import xxh3_64_intdigest
 
+from skeg.durability import Durability, as_durability
 from skeg.kv.maintenance import Maintenance
-from skeg.kv.options import Durability, as_durability
 from skeg.kv.shard import Shard
 
 

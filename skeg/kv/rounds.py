@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from skeg.durability import Durability
 from skeg.errors import StorageError
-from skeg.kv.options import Durability
 from skeg.kv.segments import Segment
 
 

@@ -18,6 +18,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from skeg.durability import Durability
 from skeg.errors import (
     ClosedError,
     CorruptError,
@@ -35,7 +36,7 @@ from skeg.kv.cache import Cache
 from skeg.kv.entries import KeyHash
 from skeg.kv.index import Index
 from skeg.kv.log import Log
-from skeg.kv.options import Durability, StoreOptions
+from skeg.kv.options import StoreOptions
 from skeg.kv.recovery import Recovered
 from skeg.kv.rounds import Round
 from skeg.kv.segments import Folder, Segment

@@ -10,6 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from skeg.durability import Durability
 from skeg.errors import CorruptError, ParameterError, StorageError
 from skeg.fileops import SYSTEM, FileOps
 from skeg.files import AnyPath
@@ -20,7 +21,7 @@ from skeg.kv.compaction import compact_shard, write_hints
 from skeg.kv.entries import HASH_MASK
 from skeg.kv.maintenance import Maintenance
 from skeg.kv.opening import Opened, open_folder
-from skeg.kv.options import Durability, StoreOptions
+from skeg.kv.options import StoreOptions
 from skeg.kv.parts import Parts
 from skeg.kv.rounds import Round
 from skeg.kv.shard import Shard
