@@ -192,6 +192,12 @@ def as_ids(ids: Any, n: int, *, what: str = "ids") -> Ids:
     return np.require(array, np.uint64, ["C", "A"])
 
 
+def as_some_ids(ids: Any, *, what: str = "ids") -> tuple[Ids, bool]:
+    """Return one id or many as an array (n,) uint64, and whether it was one; errors as `as_ids`."""
+    is_single = np.ndim(ids) == 0
+    return as_ids([ids] if is_single else ids, 1 if is_single else len(ids), what=what), is_single
+
+
 def check_unique_ids(ids: Ids, *, what: str = "ids") -> None:
     """Refuse ids of which two are equal, naming the first row that repeats an earlier one.
 

@@ -158,6 +158,17 @@ def atomic_write_bytes(path: AnyPath, data: Bytes) -> None:
         file.write(data)
 
 
+def make_folder(path: AnyPath) -> None:
+    """Make the folder `path`, whose parent exists. `StorageError` if it can't be done."""
+    with disk_errors(path, "make the folder"):
+        os.mkdir(path)
+
+
+def remove_tree(path: AnyPath) -> None:
+    """Remove a file, or a folder with all that is in it, as far as it can be done; no matter if it is not there."""
+    _remove(Path(path))
+
+
 class BuildFolder:
     """A folder that is filled beside its target and takes the target's name as the last step.
 

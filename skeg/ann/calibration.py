@@ -26,7 +26,7 @@ from skeg.checks import as_number
 from skeg.errors import ParameterError
 
 if TYPE_CHECKING:
-    from skeg.ann.index import Index
+    from skeg.ann.searcher import GraphSearcher
     from skeg.ann.segment import GraphSegment
 
 RANKS = (MARGIN_RANK, 12, 14, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512)
@@ -126,20 +126,24 @@ class Calibration:
 CALIBRATED = tuple(field.name for field in attrs.fields(Calibration))
 
 
-def calibrate(index: Index, segment: GraphSegment, seed: int) -> Calibration:
+def calibrate(searcher: GraphSearcher, segment: GraphSegment, seed: int) -> Calibration:
     """Measure an index that was just built, whose files are ``segment``."""
-    n = len(index)
+    n = len(segment.ids)
+    metric = searcher.manifest.metric
     rows = np.sort(np.random.default_rng(seed).choice(n, min(SAMPLES, n), replace=False))
     queries = np.ascontiguousarray(segment.vectors[rows])
     norms = np.maximum(np.linalg.norm(queries, axis=1), np.finfo(np.float32).tiny)
-    units = norms if index.metric == "ip" else np.ones_like(norms)
-    return Calibration(_margins(index, queries, units), _code_error(index, segment, queries, norms))
+    units = norms if metric == "ip" else np.ones_like(norms)
+    return Calibration(_margins(searcher, n, queries, units), _code_error(searcher, segment, queries, norms, metric))
 
 
-def _margins(index: Index, queries: npt.NDArray[np.float32], units: npt.NDArray[np.float32]) -> list[list[float]]:
-    if len(index) < ROWS_MIN:
+def _margins(
+    searcher: GraphSearcher, n: int, queries: npt.NDArray[np.float32], units: npt.NDArray[np.float32]
+) -> list[list[float]]:
+    if n < ROWS_MIN:
         return []
-    hits = index.search(queries, RANKS[-1] + 1, search_list_size=RANKS[-1] + 1, threads=1)
+    most = RANKS[-1] + 1
+    hits = searcher.search_many(queries, searcher.settings.get(most, most, None), 1)
     gaps = hits.scores[:, [RANKS[0]]] - hits.scores[:, list(RANKS)]  # column 0 is the row itself
     gaps = (gaps / units[:, None])[np.isfinite(gaps).all(axis=1)]
     if len(gaps) == 0:
@@ -149,11 +153,15 @@ def _margins(index: Index, queries: npt.NDArray[np.float32], units: npt.NDArray[
 
 
 def _code_error(
-    index: Index, segment: GraphSegment, queries: npt.NDArray[np.float32], norms: npt.NDArray[np.float32]
+    searcher: GraphSearcher,
+    segment: GraphSegment,
+    queries: npt.NDArray[np.float32],
+    norms: npt.NDArray[np.float32],
+    metric: str,
 ) -> float:
     """Standard deviation of estimates around exact scores among the nearest rows of each query."""
-    k = min(ERROR_ROWS, len(index))
-    hits = index.search(queries, k, search_list_size=2 * k, rerank=2 * k, threads=1)
+    k = min(ERROR_ROWS, len(segment.ids))
+    hits = searcher.search_many(queries, searcher.settings.get(k, 2 * k, 2 * k), 1)
     rows = np.empty(k, np.int64)
     squares = 0.0
     for query, norm, ids, scores in zip(queries, norms, hits.ids, hits.scores, strict=True):
@@ -162,7 +170,7 @@ def _code_error(
         is_f32 = segment.quantizer.kind == "f32"
         codes = segment.codes[:0] if is_f32 else segment.codes[near]
         estimates = PreparedQuery(segment.quantizer, query).score(codes, segment.factors[near], segment.vectors[near])
-        unit = {"cosine": 1 / norm, "ip": 1.0, "l2": 2.0}[index.metric]
+        unit = {"cosine": 1 / norm, "ip": 1.0, "l2": 2.0}[metric]
         errors = estimates.astype(np.float64) * unit - scores[:count]
-        squares += float(np.var(errors)) / (float(norm) ** 2 if index.metric == "ip" else 1.0)
+        squares += float(np.var(errors)) / (float(norm) ** 2 if metric == "ip" else 1.0)
     return float(f"{math.sqrt(squares / len(queries)):.4g}")

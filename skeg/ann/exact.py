@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -123,20 +124,26 @@ class ExactSearch:
         return out
 
 
-def scan_vectors(
-    vectors: Float32s, ids: npt.NDArray[np.uint64], queries: Float32s, k: int, metric: str, threads: int
-) -> ExactHits:
-    """Exact hits for queries (n_queries, dim) among vectors (n, dim), both float32, with ids (n,) uint64 in any order.
+Rows = tuple[Float32s, npt.NDArray[np.uint64], npt.NDArray[np.uint8] | None]
+"""Vectors (n, dim) float32, ids (n,) uint64 in any order, and 1 for those that count (n,) uint8, or None if all do."""
+
+
+def scan_vectors(parts: Sequence[Rows], queries: Float32s, k: int, metric: str, threads: int) -> ExactHits:
+    """Exact hits for queries (n_queries, dim) float32 among the rows of all parts.
 
     Raises
     ------
     VectorError
         A query or a stored vector is not finite, or zero under cosine.
     """
+    counted = [ids if mask is None else ids[mask.astype(bool)] for _, ids, mask in parts]
+    ids = np.concatenate(counted) if len(counted) > 1 else counted[0]
     ranks, by_rank = id_ranks(ids)
     search = ExactSearch(queries, k, metric, shared_workers(threads), ranks)
-    for start, stop in spans(len(vectors), block_rows(queries.shape[1])):
-        search.add(vectors[start:stop], checked_norms(vectors[start:stop], metric, start))
+    for vectors, _, mask in parts:
+        for start, stop in spans(len(vectors), block_rows(queries.shape[1])):
+            block = vectors[start:stop] if mask is None else vectors[start:stop][mask[start:stop].astype(bool)]
+            search.add(block, checked_norms(block, metric, start))
     return search.hits(ids, by_rank)
 
 

@@ -5,9 +5,15 @@ An index is a folder::
     INDEX/manifest.json                 settings, file sizes, checksum; written last
     INDEX/segment-000001/vectors.skg    the stored vectors (cold: read for exact scores)
     INDEX/segment-000001/index.skg      codes, graph, ids, quantizer (hot)
+    INDEX/segment-000001/fields.skg     payloads and their fields (`skeg.ann.filters.columns`), if there are any
+    INDEX/log-000001.skl                what was written since (`skeg.ann.live.format`), if the index changes
+    INDEX/writer.lock                   held by the one process that writes
 
-manifest.json has the form of `skeg.signed`; its keys are the fields of `Manifest`.
-The two ``.skg`` files are containers (`skeg.container`); their meta names what they are (``{"file": "vectors"}`` or
+manifest.json has the form of `skeg.signed`; its keys are the fields of `Manifest`. The index is what the segment and
+all logs from ``live.first_log`` on say; other segments and older logs were merged, or never were finished. An index
+without rows has no segment.
+
+The ``.skg`` files are containers (`skeg.container`); their meta names what they are (``{"file": "vectors"}`` or
 ``{"file": "graph" | "flat"}``). Rows are numbered alike in every section. In a
 graph index they stand cell by cell, the cells region by region (`skeg.ann.cells`).
 
@@ -80,6 +86,38 @@ def _check_sizes(name: str, value: Any) -> None:
         as_int(f"{name}[{file!r}]", size, 0)
 
 
+@attrs.frozen(kw_only=True)
+class Live:
+    """What the manifest of an index that changes says beside the rest.
+
+    uid : 32 hexadecimal digits, by which its logs know it; generation : counts the manifests; first_log : number of the
+    first log that is not merged. `ParameterError` for a value that can't be.
+    """
+
+    uid: str = attrs.field()
+    generation: int = attrs.field(validator=lambda _, field, value: as_int(field.name, value, 1))
+    first_log: int = attrs.field(validator=lambda _, field, value: as_int(field.name, value, 1))
+
+    @uid.validator
+    def _check_uid(self, field: attrs.Attribute[str], value: Any) -> None:
+        if not isinstance(value, str) or not re.fullmatch(r"[0-9a-f]{32}", value):
+            raise ParameterError(field.name, value, "32 hexadecimal digits")
+
+    @property
+    def uid_bytes(self) -> bytes:
+        """The id as 16 bytes."""
+        return bytes.fromhex(self.uid)
+
+
+def _as_live(value: Any) -> Live | None:
+    """The part of the manifest about changes, from JSON."""
+    if value is None or isinstance(value, Live):
+        return value
+    _check_object("live", value)
+    known = {field.name for field in attrs.fields(Live)}
+    return Live(**{name: number for name, number in value.items() if name in known})
+
+
 def _check_segment(name: str, value: Any) -> None:
     """A folder inside the index, never one elsewhere."""
     if not isinstance(value, str) or not re.fullmatch(r"segment-[0-9]{6}", value):
@@ -97,8 +135,8 @@ class Manifest:
 
     backend : "disk" (graph) or "flat"; dim, count : of the stored vectors; metric, kind : names; segment : folder of
     the files; files : bytes of each; build : parameters and figures of the build; search : ``list_size``, the
-    default, replaced by `Index.tune`, and the fields of `skeg.ann.calibration.Calibration`. `ParameterError` for a
-    value that can't be.
+    default, replaced by `Index.tune`, and the fields of `skeg.ann.calibration.Calibration`; live : of an index that
+    changes. `ParameterError` for a value that can't be.
     """
 
     backend: str
@@ -110,6 +148,7 @@ class Manifest:
     files: dict[str, int] = attrs.field(validator=_valid(_check_sizes))
     build: dict[str, Any] = attrs.field(validator=_valid(_check_object))
     search: dict[str, Any] = attrs.field(validator=_valid(_check_object))
+    live: Live | None = attrs.field(default=None, converter=_as_live)
     format: str = FORMAT
     version: tuple[int, int] = VERSION
 
@@ -117,6 +156,8 @@ class Manifest:
 def pack_manifest(manifest: Manifest) -> bytes:
     """Bytes of manifest.json."""
     fields = attrs.asdict(manifest)
+    if manifest.live is None:
+        del fields["live"]
     fields["version"] = list(manifest.version)
     return pack_signed(fields)
 

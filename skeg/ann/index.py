@@ -1,118 +1,137 @@
-"""`Index`: a published graph index, opened for searching."""
+"""`Index`: a graph index in a folder, opened for searching, or for writing too."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import secrets
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
-import attrs
 import numpy as np
 import numpy.typing as npt
 
 from skeg.ann import tuning
-from skeg.ann.exact import scan_vectors
-from skeg.ann.format import MANIFEST, Manifest, read_manifest, write_manifest
+from skeg.ann.exact import checked_norms
+from skeg.ann.filters.payload import encode_payloads
+from skeg.ann.format import Live, Manifest, read_manifest, write_manifest
 from skeg.ann.hits import Hits
-from skeg.ann.kernels.bundle import Bundle
-from skeg.ann.kernels.cells import Cells
-from skeg.ann.kernels.lookup import find_rows
-from skeg.ann.kernels.score import Codes
-from skeg.ann.kernels.search import (
-    GRAPH_DAMAGED,
-    OK,
-    QUERY_ZERO,
-    bundle_index,
-    search_many,
-    search_one,
-)
-from skeg.ann.kernels.walk import Graph
-from skeg.ann.parallel import shared_workers, spans, thread_count
-from skeg.ann.quantizers import kernel_transform
+from skeg.ann.live.engine import LiveEngine
+from skeg.ann.live.state import empty_search
+from skeg.ann.metric import METRICS
+from skeg.ann.parallel import thread_count
+from skeg.ann.params import DIM_MAX, GraphParams, default_kind
+from skeg.ann.quantizers import KINDS
+from skeg.ann.searcher import GraphSearcher, search_any
 from skeg.ann.segment import GraphSegment
-from skeg.ann.settings import SearchSettings, Settings
-from skeg.ann.transform import bad_row
-from skeg.ann.workspace import Space, rescaled
-from skeg.checks import RESERVED_ID, as_ids, as_int, as_queries
-from skeg.errors import ClosedError, CorruptError, FormatError, NotFoundError, ParameterError, VectorError
-from skeg.files import AnyPath
-from skeg.jit import resolve
-
-QUERIES_A_CALL = 64
-"""Queries of a batch that one thread takes at a time."""
-
-MAX_DEGREE = 1 << 16
-"""Longest neighbor lists that an index may name: work space is made for them."""
-
-_Checked = TypeVar("_Checked")
+from skeg.checks import RESERVED_ID, as_choice, as_int, as_some_ids, as_vectors, check_unique_ids
+from skeg.durability import Durability, as_durability
+from skeg.errors import CorruptError, FormatError, NotFoundError, ReadOnlyError, VectorError
+from skeg.files import AnyPath, BuildFolder
 
 _FLOAT32 = np.dtype(np.float32)
-_UINT64 = np.dtype(np.uint64)
-_empty, _ndarray = np.empty, np.ndarray  # one look-up less each, in what every search runs
+_ndarray = np.ndarray  # one look-up less, in what every search runs
+
+Ids = npt.NDArray[np.uint64]
 
 
 class Index:
-    """A Vamana index in a folder, opened read-only; made by `build_index`, opened by `Index.open`.
+    """A Vamana index in a folder; made by `build_index` or `Index.create`, opened by `Index.open`.
 
-    Searching is safe from any number of threads and processes at a time. The files are mapped, so opening costs the
-    same for every size, and all processes share one copy of what is in memory. Use it as a context manager or `close`
-    it.
+    Searching is safe from any number of threads and processes at a time, and so is writing from any number of threads
+    of the one process that opened the index for that. The files are mapped, so all processes share one copy of what is
+    in memory. Use it as a context manager or `close` it.
     """
 
-    def __init__(self, path: AnyPath, manifest: Manifest, segment: GraphSegment) -> None:
+    def __init__(self, path: AnyPath, searcher: GraphSearcher | LiveEngine) -> None:
         self._path = Path(os.path.abspath(path))
-        self._manifest = manifest
-        self._segment: GraphSegment | None = segment
-        self._metric = manifest.metric
-        s, q = segment, segment.quantizer
-        self._bundle: Bundle | None = bundle_index(
-            Graph(s.links, s.offsets[:-1], s.offsets[1:]),
-            Codes(q.scheme, s.codes, s.factors, s.vectors),
-            Codes(q.scheme, s.centroid_codes, s.centroid_factors, s.centroid_vectors),
-            Cells(s.regions, s.cells, int(s.root[0])),
-            kernel_transform(q),
-            s.ids,
-        )
+        self._searcher = searcher
+        self._engine = searcher if isinstance(searcher, LiveEngine) else None
+        manifest = searcher.manifest
+        self._dim, self._metric, self._kind = manifest.dim, manifest.metric, manifest.kind
         self._shape = (manifest.dim,)
-        self._call: Callable[..., Any] | None = None
-        self._idle: list[Space] = []
-        degree = manifest.build.get("max_degree")
-        self._max_degree = self._checked("build", lambda: as_int("max_degree", degree, 1, MAX_DEGREE))
-        self._settings = self._checked("search", self._read_settings)
 
     @classmethod
-    def open(cls, path: AnyPath) -> Index:
-        """Open an index, in a time that does not depend on its size.
+    def create(
+        cls,
+        path: AnyPath,
+        dim: int,
+        *,
+        metric: str = "cosine",
+        kind: str | None = None,
+        max_degree: int | None = None,
+        build_list_size: int | None = None,
+        alpha: float | None = None,
+        seed: int = 0,
+    ) -> Index:
+        """Make an empty index in the new folder ``path`` and open it for writing.
+
+        Parameters
+        ----------
+        path : path
+            Folder of the index; must not exist.
+        dim : int
+            Dimension of the vectors, at most 65,536.
+        metric : {"cosine", "ip", "l2"}
+            What "near" means: cosine similarity, inner product, or Euclidean distance.
+        kind : str, optional
+            Codes that steer the search, one of `skeg.ann.quantizers.KINDS`; by default chosen by dimension.
+        max_degree, build_list_size, alpha
+            See `GraphParams`; by default chosen by metric and dimension.
+        seed : int
+            Decides everything random.
+
+        Raises
+        ------
+        ParameterError
+            An argument out of range.
+        StorageError
+            ``path`` exists or can't be written.
+        """
+        dim = as_int("dim", dim, 1, DIM_MAX)
+        metric = as_choice("metric", metric, METRICS)
+        kind = as_choice("kind", kind if kind is not None else default_kind(dim), KINDS)
+        params = GraphParams.for_data(
+            metric, dim, max_degree=max_degree, build_list_size=build_list_size, alpha=alpha, seed=seed
+        )
+        manifest = Manifest(
+            backend="disk", dim=dim, count=0, metric=metric, kind=kind, files={}, build=params.as_dict(),
+            search=empty_search(), live=Live(uid=secrets.token_hex(16), generation=1, first_log=1),
+        )  # fmt: skip
+        with BuildFolder(path) as folder:
+            write_manifest(folder.path, manifest)
+            folder.publish()
+        return cls.open(path, mode="rw")
+
+    @classmethod
+    def open(cls, path: AnyPath, mode: str = "r") -> Index:
+        """Open an index, in a time that does not depend on its size but for what was written since the last merge.
 
         Parameters
         ----------
         path : path
             Folder of the index.
+        mode : {"r", "rw"}
+            For reading, or as its one writer. An index that `build_index` made can be opened for writing too.
 
         Raises
         ------
         FormatError
             Not an index, or one of another backend or of a newer version (`VersionTooNewError`).
         CorruptError
-            The manifest is damaged, or a file is missing, cut short or does not agree with it.
+            The manifest is damaged, or a file is missing, cut short or does not agree with it; a record of a log is
+            damaged that was on stable storage.
+        LockedError
+            Another process, or another `Index` of this one, has it open for writing.
         """
+        writable = as_choice("mode", mode, ("r", "rw")) == "rw"
         manifest = read_manifest(path)
         if manifest.backend != "disk":
             raise FormatError(path, "another backend", expected="a graph index ('disk')", found=repr(manifest.backend))
-        return cls(path, manifest, GraphSegment(path, manifest))
-
-    def _checked(self, group: str, read: Callable[[], _Checked]) -> _Checked:
-        """Numbers of the manifest that a search relies on."""
-        try:
-            return read()
-        except ParameterError as error:
-            raise CorruptError(self._path / MANIFEST, f"{group} setting out of range ({error})") from error
-
-    def _read_settings(self) -> SearchSettings:
-        segment = self._open_segment()
-        return SearchSettings(self._manifest, segment.quantizer.scheme, int(segment.root[0]))
+        place = Path(os.path.abspath(path))
+        if writable or manifest.live is not None:
+            return cls(path, LiveEngine(place, writable=writable))
+        return cls(path, GraphSearcher(place, manifest, GraphSegment(path, manifest)))
 
     def search(
         self,
@@ -160,107 +179,141 @@ class Index:
             The index was closed.
         """
         # One query a call is the usual way to search, with the same numbers over and over again.
-        settings = self._settings.last
+        searcher = self._searcher
+        settings = searcher.settings.last
         if k is not settings.k or search_list_size is not settings.search_list_size or rerank is not settings.rerank:
-            settings = self._settings.get(k, search_list_size, rerank)
+            settings = searcher.settings.get(k, search_list_size, rerank)
         if type(q) is _ndarray and q.dtype is _FLOAT32 and q.shape == self._shape and not exact:
             flags = q.flags
             if flags.c_contiguous and flags.aligned and (threads is None or threads == 1):
-                hits = self._search_one(q, settings)
+                hits = searcher.search_one(q, settings)
                 if hits is not None:
                     return hits
-        return self._search_any(q, settings, threads, exact=exact)
+        return search_any(searcher, q, settings, threads, exact=exact)
 
-    def _search_any(self, q: Any, settings: Settings, threads: int | None, *, exact: bool) -> Hits:
-        """Search for queries in any form, with every check."""
-        if self._segment is None:
-            raise self._closed()
-        queries, was_single = as_queries(q, self._manifest.dim, what="query")
-        n_threads = 1 if was_single and threads is None else thread_count(threads)
-        if was_single and not exact:
-            hits = self._search_one(queries[0], settings)
-            if hits is not None:
-                return hits
-        search = self._search_exactly if exact else self._search_many
-        try:
-            hits = search(queries, settings, n_threads)
-        except VectorError:
-            # Squares of very large or small numbers leave float32, yet under cosine such a query is as good as any.
-            in_range = rescaled(queries) if self._manifest.metric == "cosine" else None
-            if in_range is None:
-                raise
-            hits = search(in_range, settings, n_threads)
-        return hits.first() if was_single else hits
+    def add(
+        self,
+        ids: Any,
+        vectors: Any,
+        *,
+        payloads: Any = None,
+        on_conflict: str = "replace",
+        durability: Durability = Durability.SYNC,
+    ) -> int:
+        """Add vectors, which the next search finds.
 
-    def _search_one(self, query: npt.NDArray[np.float32], settings: Settings) -> Hits | None:
-        """Hits of one query (dim,), or None if there is anything to complain about."""
-        bundle = self._bundle or self._open_bundle()
-        space = self._borrow(settings)
-        n_hits = settings.n_hits
-        ids, scores = _empty(n_hits, _UINT64), _empty(n_hits, _FLOAT32)
-        call = self._call or self._resolve(query, settings, space, ids, scores)
-        answer = call(query, settings.numbers, bundle.table, space.table, ids, scores)
-        self._idle.append(space)
-        status, count, scored, expanded, reranked = answer
-        if status != OK:
-            return None
-        if count < n_hits:
-            ids, scores = ids[:count], scores[:count]
-        return Hits(ids, scores, self._metric, (scored, expanded, reranked, settings.list_size))
+        Parameters
+        ----------
+        ids : int or array_like (n,) of integers
+            Unique, below 2**64 - 1.
+        vectors : array_like (dim,) or (n, dim)
+            Any real dtype; kept as float32.
+        payloads : sequence, or a single one with a single id, optional
+            What goes with each vector: a mapping of str to str, int, float, bool or list of str, text of ``key=value``
+            words, bytes, or None.
+        on_conflict : {"replace", "error", "skip"}
+            What to do about an id that the index holds: replace vector and payload, raise, or leave it as it is.
+        durability : Durability
+            What the vectors survive once this returns.
 
-    def _resolve(self, query: Any, settings: Settings, space: Space, ids: Any, scores: Any) -> Callable[..., Any]:
-        args = (query, settings.numbers, self._open_bundle().table, space.table, ids, scores)
-        self._call = resolve(search_one, args)
-        return self._call
+        Returns
+        -------
+        int
+            How many were added or replaced.
 
-    def _search_many(self, queries: npt.NDArray[np.float32], settings: Settings, threads: int) -> Hits:
-        n, k = len(queries), settings.n_hits
-        out = (np.empty((n, k), np.uint64), np.empty((n, k), np.float32), np.empty(n, np.int64))
-        pieces = spans(n, QUERIES_A_CALL)
-        costs = np.zeros((len(pieces), 3), np.int64)
-        bundle = self._open_bundle()
-
-        def work(piece: int, _worker: int) -> None:
-            space = self._borrow(settings)
-            status, at = search_many(
-                queries, pieces[piece], settings.numbers, bundle.table, space.table, costs[piece], out
-            )
-            self._idle.append(space)
-            if status != OK:
-                raise self._failure(status, queries[at], at)
-
-        shared_workers(min(threads, max(len(pieces), 1))).run(len(pieces), work)
-        return Hits(*out[:2], self._manifest.metric, (*costs.sum(axis=0).tolist(), settings.list_size))
-
-    def _borrow(self, settings: Settings) -> Space:
-        """Work space that no other search uses; give it back by appending it to the idle ones.
-
-        Taking from and appending to a list are atomic, so there is no lock.
+        Raises
+        ------
+        VectorError
+            A vector of another dimension, not finite, or zero under cosine (its row is named); ids that repeat, or that
+            the index holds when ``on_conflict`` is "error". Nothing is added then, except when a thousand or more
+            vectors are added with "error": those before the thousand with the id that is held.
+        ParameterError
+            A payload that can't be (its row is named), or another argument.
+        ReadOnlyError
+            The index was opened for reading.
+        StorageError
+            The disk is full or failed; what this call added before stays.
         """
-        try:
-            space = self._idle.pop()
-        except IndexError:
-            space = Space(self._open_segment(), self._max_degree)
-        if space.capacity < settings.capacity:
-            space.grow(settings.capacity)
-        return space
+        engine = self._writing()
+        as_choice("on_conflict", on_conflict, ("replace", "error", "skip"))
+        as_durability("durability", durability)
+        wanted, is_single = as_some_ids(ids)
+        given = as_vectors(np.reshape(vectors, (1, -1)) if is_single else vectors, self._dim)
+        if len(given) != len(wanted):
+            raise VectorError("ids", expected=f"{len(given)}, one for each vector", found=f"{len(wanted)}")
+        check_unique_ids(wanted)
+        checked_norms(given, self._metric)
+        return engine.put(
+            wanted, given, encode_payloads(payloads, len(wanted), is_single=is_single), on_conflict, durability
+        )
 
-    def _failure(self, status: int, query: npt.NDArray[np.float32], row: int) -> Exception:
-        if status == GRAPH_DAMAGED:
-            path = self._open_segment().hot.path
-            return CorruptError(path, "a walk met a neighbor list that can't be; verify() tells more")
-        return bad_row(status == QUERY_ZERO, query, row, "query")
+    def delete(self, ids: Any, *, durability: Durability = Durability.SYNC) -> int:
+        """Delete vectors and their payloads; what they took on the disk is given back by a merge, see `consolidate`.
 
-    def _search_exactly(self, queries: npt.NDArray[np.float32], settings: Settings, threads: int) -> Hits:
-        segment, k = self._open_segment(), settings.n_hits
-        try:
-            ids, scores, _ = scan_vectors(segment.vectors, segment.ids, queries, k, self._manifest.metric, threads)
-        except VectorError as error:
-            if error.what == "queries":
-                raise
-            path, problem = segment.cold.path, f"the vector of row {error.row} can't be"
-            raise CorruptError(path, problem, expected=error.expected, found=error.found) from error
-        return Hits(ids, scores, self._manifest.metric, (0, 0, len(queries) * len(self), 0))
+        Parameters
+        ----------
+        ids : int or array_like (n,) of integers
+            Those that the index does not hold, and repeated ones, count for nothing.
+        durability : Durability
+            What the deletion survives once this returns.
+
+        Returns
+        -------
+        int
+            How many there were.
+
+        Raises
+        ------
+        VectorError
+            What can't be an id.
+        ReadOnlyError
+            The index was opened for reading.
+        StorageError
+            The disk is full or failed.
+        """
+        engine = self._writing()
+        as_durability("durability", durability)
+        return engine.delete(np.unique(as_some_ids(ids)[0]), durability)
+
+    def consolidate(self, *, threads: int | None = None, memory_limit: int | None = None, progress: Any = None) -> None:
+        """Merge everything that was written into one new segment; nothing of what was deleted is left on the disk.
+
+        The index does this by itself, in the background, when a tenth has changed. Others can go on searching and
+        writing meanwhile; what they write is merged the next time.
+
+        Parameters
+        ----------
+        threads : int, optional
+            By default one for each processor.
+        memory_limit : int, optional
+            Bytes of anonymous memory to stay under, as for `build_index`.
+        progress : callable, optional
+            Called with `Progress` at most ten times a second.
+
+        Raises
+        ------
+        ReadOnlyError
+            The index was opened for reading.
+        StorageError
+            The disk is full or failed; the index stays as it was and usable.
+        """
+        self._writing().consolidate(thread_count(threads), memory_limit, progress)
+
+    def refresh(self) -> bool:
+        """See what the writing process has written since this index was opened, or refreshed.
+
+        Returns
+        -------
+        bool
+            Whether there was anything.
+
+        Raises
+        ------
+        CorruptError
+            As `open`.
+        """
+        self._searcher.check_open()
+        return self._engine.refresh() if self._engine is not None else False
 
     def get(self, ids: Any) -> npt.NDArray[np.float32]:
         """Stored vectors, exactly as they were given as float32.
@@ -281,32 +334,25 @@ class Index:
         VectorError
             What can't be an id.
         """
-        segment = self._open_segment()
-        is_single = np.ndim(ids) == 0
-        wanted = as_ids([ids] if is_single else ids, 1 if is_single else len(ids))
-        rows = np.empty(len(wanted), np.int64)
-        if find_rows(segment.ids, segment.id_order, wanted, rows) < len(wanted):
-            raise NotFoundError(f"id {int(wanted[np.flatnonzero(rows < 0)[0]])} is not in {self._path}")
-        vectors = segment.vectors[rows]
+        wanted, is_single = as_some_ids(ids)
+        vectors, found = self._searcher.find(wanted)
+        if not found.all():
+            raise NotFoundError(f"id {int(wanted[int(found.argmin())])} is not in {self._path}")
         return vectors[0] if is_single else vectors
 
-    def ids(self) -> npt.NDArray[np.uint64]:
+    def ids(self) -> Ids:
         """All ids (n,), ascending; `CorruptError` if the file's order of them names rows that are not there."""
-        segment = self._open_segment()
-        if int(segment.id_order.max()) >= len(segment.ids):
-            raise CorruptError(segment.hot.path, "id_order names rows that are not there; verify() tells more")
-        return segment.ids[segment.id_order]
+        return self._searcher.ids()
 
     def __len__(self) -> int:
         """Number of stored vectors."""
-        return self._manifest.count
+        return len(self._searcher)
 
     def __contains__(self, vector_id: object) -> bool:
-        segment = self._open_segment()
+        self._searcher.check_open()
         if not isinstance(vector_id, int | np.integer) or not 0 <= int(vector_id) < RESERVED_ID:
             return False
-        wanted = np.array([vector_id], np.uint64)
-        return bool(find_rows(segment.ids, segment.id_order, wanted, np.empty(1, np.int64)))
+        return bool(self._searcher.find(np.array([vector_id], np.uint64))[1][0])
 
     @property
     def path(self) -> Path:
@@ -316,38 +362,25 @@ class Index:
     @property
     def dim(self) -> int:
         """Dimension of the vectors."""
-        return self._manifest.dim
+        return self._dim
 
     @property
     def metric(self) -> str:
         """Name of the metric."""
-        return self._manifest.metric
+        return self._metric
 
     @property
     def kind(self) -> str:
         """Kind of the codes that steer a search."""
-        return self._manifest.kind
+        return self._kind
 
     def stats(self) -> dict[str, Any]:
-        """Size, settings and memory: how the index was built, its search defaults, bytes by purpose."""
-        segment = self._open_segment()
-        manifest = self._manifest
-        resident = segment.resident_bytes
-        return {
-            "backend": manifest.backend,
-            "count": manifest.count,
-            "dim": manifest.dim,
-            "metric": manifest.metric,
-            "kind": manifest.kind,
-            **{f"bytes_{name}": size for name, size in resident.items()},
-            "bytes_resident": sum(resident.values()),
-            "bytes_vectors": segment.vectors.nbytes,
-            "bytes_on_disk": sum(manifest.files.values()),
-            "regions": len(segment.regions) - 1,
-            "cells": len(segment.cells) - 1,
-            "build": dict(manifest.build),
-            "search": dict(manifest.search),
-        }
+        """Size, settings and memory: how the index was built, its search defaults, bytes by purpose.
+
+        Of an index that changes also what is not merged yet: rows in memory and dead ones, and the bytes that a merge
+        would give back.
+        """
+        return self._searcher.stats()
 
     def verify(self) -> list[CorruptError]:
         """Check every byte: checksums, ids, neighbor lists, reachability, codes against vectors.
@@ -362,7 +395,7 @@ class Index:
         CorruptError
             A section that does not match its checksum; ``offset`` says where it starts.
         """
-        return self._open_segment().verify(self._max_degree)
+        return self._searcher.verify()
 
     def evaluate(
         self, queries: Any, k: int = 10, *, truth: Any = None, list_sizes: list[int] | None = None
@@ -411,39 +444,22 @@ class Index:
             The manifest can't be written.
         """
         list_size = tuning.find_list_size(self, queries, recall, k)
-        tuned = {"list_size": list_size, "tuned_recall": float(recall), "tuned_k": int(k)}
-        search = {**self._manifest.search, **tuned}
-        manifest = attrs.evolve(self._manifest, search=search)
-        write_manifest(self._path, manifest)
-        self._manifest = manifest
-        self._settings = self._read_settings()
+        self._searcher.tune({"list_size": list_size, "tuned_recall": float(recall), "tuned_k": int(k)})
         return list_size
 
     def close(self) -> None:
-        """Unmap the files; doing so twice is allowed.
+        """Unmap the files, and let go of an index that was open for writing; doing so twice is allowed.
 
         Afterwards everything that needs them raises `ClosedError`. A search under way in another thread ends as if
         nothing had happened, or raises that.
         """
-        segment, self._segment = self._segment, None
-        if segment is not None:
-            self._bundle = None
-            self._idle.clear()
-            segment.close()
+        self._searcher.close()
 
-    def _open_segment(self) -> GraphSegment:
-        if self._segment is None:
-            raise self._closed()
-        return self._segment
-
-    def _open_bundle(self) -> Bundle:
-        """What kernels search in; whoever holds it keeps the files mapped."""
-        if self._bundle is None:
-            raise self._closed()
-        return self._bundle
-
-    def _closed(self) -> ClosedError:
-        return ClosedError(f"{self._path}: the index was closed")
+    def _writing(self) -> LiveEngine:
+        self._searcher.check_open()
+        if self._engine is None:
+            raise ReadOnlyError(self._path, "the index was opened for reading")
+        return self._engine
 
     def __enter__(self) -> Self:
         return self
@@ -460,6 +476,5 @@ class Index:
         return str(self._path)
 
     def __repr__(self) -> str:
-        m = self._manifest
-        state = "closed" if self._segment is None else f"disk={sum(m.files.values()) / 2**20:.1f} MiB"
-        return f"<skeg.Index {m.count:,} x {m.dim} {m.metric} {m.kind} {state}>"
+        state = "closed" if self._searcher.closed else f"disk={self._searcher.disk_bytes / 2**20:.1f} MiB"
+        return f"<skeg.Index {self._searcher.count:,} x {self._dim} {self._metric} {self._kind} {state}>"

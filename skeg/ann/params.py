@@ -65,6 +65,15 @@ class GraphParams:
         chosen = {name: value for name, value in given.items() if value is not None}
         return cls(**{**default_graph(metric, dim), **chosen})
 
+    def as_dict(self) -> dict[str, Any]:
+        """By name, as manifests keep them."""
+        return attrs.asdict(self)
+
+    @classmethod
+    def of_build(cls, build: dict[str, Any]) -> GraphParams:
+        """Those that `as_dict` gave, among other things; `ParameterError` if one is missing or out of range."""
+        return cls(**{field.name: build.get(field.name) for field in attrs.fields(cls)})
+
     def entries_for(self, n: int) -> int:
         """Rows that walks of the construction may start from: about 0.4 times the square root of n, in whole 64s.
 

@@ -12,16 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from skeg.ann.cells import Centroids, Partition
-from skeg.ann.format import ANY, HOT, SEGMENT, VECTORS, Manifest, Shapes, check_shapes, open_file, vector_sections
+from skeg.ann.filters.columns import FIELDS, StoredColumns
+from skeg.ann.format import ANY, HOT, VECTORS, Manifest, Shapes, check_shapes, open_file, vector_sections
 from skeg.ann.kernels.connect import check_lists, reach
 from skeg.ann.kernels.kmeans import N_CENTROIDS, SUB_DIM
 from skeg.ann.parallel import spans
 from skeg.ann.quantizers import KINDS, Bytes2D, Quantizer, encode_rows, factor_columns, factors_of, restore_quantizer
 from skeg.ann.transform import Float32s
 from skeg.ann.vamana import BuiltGraph
-from skeg.container import Section, write_container
+from skeg.container import Container, Section, write_container
 from skeg.errors import CorruptError, FormatError, VectorError
-from skeg.files import AnyPath, disk_errors
+from skeg.files import AnyPath, disk_errors, make_folder
 
 CHECK_ROWS = 4096
 """Rows encoded at a time when codes are checked against vectors."""
@@ -52,11 +53,16 @@ def _hot_shapes(n: int, dim: int) -> Shapes:
     }
 
 
+FieldsWriter = Callable[[Path, npt.NDArray[np.int64]], None]
+"""Writes fields.skg into a segment's folder, given for each row in source order its row in the segment."""
+
+
 @attrs.frozen(eq=False)
 class SegmentData:
     """A finished index in memory; codes, factors and ids in source order, the graph in the order of the partition.
 
-    vectors : gives the stored vectors (m, dim) float32 of the rows, in source order, that it is asked for.
+    vectors : gives the stored vectors (m, dim) float32 of the rows, in source order, that it is asked for; fields :
+    writes what else goes with the rows, if anything does.
     """
 
     quantizer: Quantizer
@@ -66,23 +72,22 @@ class SegmentData:
     partition: Partition
     graph: BuiltGraph
     vectors: Callable[[npt.NDArray[np.uint32]], npt.NDArray[np.float32]]
+    fields: FieldsWriter | None = None
 
 
 def write_segment(
-    folder: AnyPath,
+    place: Path,
     data: SegmentData,
     rows_a_block: int,
     report: Callable[[int], None],
     new_array: Callable[[tuple[int, ...], npt.DTypeLike], npt.NDArray[Any]] = np.zeros,
 ) -> dict[str, int]:
-    """Write vectors.skg and index.skg into a new segment folder of ``folder``; gives the bytes of each.
+    """Write the files of a segment into the new folder ``place``; gives the bytes of each.
 
     report is called with the number of rows whose vectors are written; new_array gives the array of the centroids.
     Raises `StorageError` when the disk is full.
     """
-    place = Path(folder) / SEGMENT
-    with disk_errors(place, "make the folder"):
-        place.mkdir()
+    make_folder(place)
     order = data.partition.order
     dim = data.quantizer.transform.dim
     centroids = Centroids(data.partition, data.quantizer.transform.metric, dim, new_array)
@@ -93,8 +98,12 @@ def write_segment(
             writer.append("vectors", block)
             report(stop)
     _write_hot(place / HOT, data, centroids.finish(lambda places: data.vectors(order[places])), rows_a_block)
+    if data.fields is not None:
+        rows = np.empty(len(order), np.int64)
+        rows[order] = np.arange(len(order))
+        data.fields(place, rows)
     with disk_errors(place, "read"):
-        return {name: (place / name).stat().st_size for name in (VECTORS, HOT)}
+        return {file.name: file.stat().st_size for file in sorted(place.iterdir())}
 
 
 def _write_hot(path: Path, data: SegmentData, centroids: Float32s, rows_a_block: int) -> None:
@@ -171,6 +180,12 @@ class GraphSegment:
                 raise CorruptError(self.hot.path, "file is of another index", expected=expected, found=f"{meta}")
             self.quantizer = restore_quantizer(*meta, self.mean, self.signs, self.codebook)
             self._check_codes(n)
+            self.fields: StoredColumns | None = None
+            if FIELDS in manifest.files:
+                self.side = opened.enter_context(open_file(folder, manifest, FIELDS))
+                self.fields = StoredColumns(self.side)
+                if self.fields.n != n:
+                    raise CorruptError(self.side.path, "payloads", expected=f"{n}", found=f"{self.fields.n}")
             opened.pop_all()
 
     ids: npt.NDArray[np.uint64]
@@ -215,8 +230,11 @@ class GraphSegment:
 
     def close(self) -> None:
         """Drop the maps; arrays handed out keep theirs alive."""
-        self.cold.close()
-        self.hot.close()
+        for container in self._containers():
+            container.close()
+
+    def _containers(self) -> list[Container]:
+        return [self.cold, self.hot, *([self.side] if self.fields is not None else [])]
 
     @property
     def resident_bytes(self) -> dict[str, int]:
@@ -245,8 +263,8 @@ class GraphSegment:
 
     def check_written(self, max_degree: int) -> list[CorruptError]:
         """`verify` without encoding every vector again."""
-        self.cold.verify()
-        self.hot.verify()
+        for container in self._containers():
+            container.verify()
         return [*self._check_ids(), *self._check_graph(max_degree), *self._check_cells()]
 
     def _finding(self, problem: str, expected: str, found: str) -> CorruptError:

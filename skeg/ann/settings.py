@@ -67,6 +67,11 @@ class SearchSettings:
         self.last = settings
         return settings
 
+    def same(self, settings: Settings) -> Settings:
+        """What these settings, perhaps of another segment, are here."""
+        last = self.last
+        return last if last is settings else self.get(settings.k, settings.search_list_size, settings.rerank)
+
     def _new(self, k: Any, search_list_size: Any, rerank: Any) -> Settings:
         n_hits = as_int("k", k, 1, LIST_SIZE_MAX)
         list_size = self._list_size

@@ -37,11 +37,16 @@ class RowTransform:
         centered rows would no longer have the norms that the construction of a graph relies on.
         """
         dim = sample.shape[1]
-        signs = np.random.default_rng(seed).integers(0, 2, (ROUNDS if rotated else 0, dim), np.int8)
         plain = cls(metric, np.zeros(dim, np.float32), np.zeros((0, dim), np.int8))
         mean = np.zeros(dim, np.float32)
         if metric != "ip" and len(sample) > 0:
             mean = plain.apply(sample)[0].mean(axis=0, dtype=np.float64).astype(np.float32)
+        return cls.rotating(mean, metric, seed) if rotated else cls(metric, mean, plain.signs)
+
+    @classmethod
+    def rotating(cls, mean: Float32s, metric: str, seed: int) -> RowTransform:
+        """Center on a mean (dim,) that is known, and draw the rotation from ``seed``."""
+        signs = np.random.default_rng(seed).integers(0, 2, (ROUNDS, len(mean)), np.int8)
         return cls(metric, mean, (2 * signs - 1).astype(np.int8))
 
     @property

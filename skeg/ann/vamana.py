@@ -84,11 +84,10 @@ def insertion_order(n: int, medoid: int, seed: int) -> npt.NDArray[np.uint32]:
     return order
 
 
-def batch_spans(n: int) -> list[tuple[int, int]]:
-    """Spans of the insertion order after the first row: 1, 2, 4, ... rows, at most `BATCH_SHARE` of all."""
+def batch_spans(n: int, start: int = 1) -> list[tuple[int, int]]:
+    """Spans of the insertion order after ``start`` rows: 1, 2, 4, ... rows, at most `BATCH_SHARE` of all."""
     largest = max(int(n * BATCH_SHARE), 64)
     result = []
-    start = 1
     while start < n:
         stop = min(n, start + min(start, largest))
         result.append((start, stop))
@@ -119,8 +118,20 @@ class _Worker:
         self.kept = np.zeros(params.max_degree, np.uint32)
 
 
+class _Batch:
+    """Room for the edges of one batch of at most ``largest`` rows, and for turning them around."""
+
+    def __init__(self, n: int, largest: int, degree: int) -> None:
+        self.neighbors = np.zeros((largest, degree), np.uint32)
+        self.degrees = np.zeros(largest, np.int32)
+        self.sources = np.zeros(largest * degree, np.uint32)
+        self.targets = np.zeros(min(n, largest * degree), np.uint32)
+        self.group_ends = np.zeros(len(self.targets), np.int64)
+        self.tally = np.zeros(n, np.uint32)
+
+
 class GraphBuilder:
-    """Builds one graph: `run`, then `finish`.
+    """Builds one graph: `run`, or `adopt` and `run`, then `finish`; or one that grows: `insert` and `connect`.
 
     Parameters
     ----------
@@ -133,6 +144,8 @@ class GraphBuilder:
         Called with the number of rows inserted so far.
     new_array : callable
         Gives the array of the links, from shape and dtype; zeroed.
+    largest : int, optional
+        Rows of a batch at most; by default those of `batch_spans`.
 
     Raises
     ------
@@ -146,8 +159,9 @@ class GraphBuilder:
         params: GraphParams,
         order: npt.NDArray[np.uint32],
         workers: Workers,
-        progress: Callable[[int], None],
+        progress: Callable[[int], None] = lambda _: None,
         new_array: Callable[[tuple[int, ...], npt.DTypeLike], npt.NDArray[Any]] = np.zeros,
+        largest: int | None = None,
     ) -> None:
         self._build = build
         self._params = params
@@ -155,6 +169,8 @@ class GraphBuilder:
         self._workers = workers
         self._progress = progress
         n = build.n
+        if largest is None:
+            largest = max((b - a for a, b in batch_spans(n)), default=0)
         self._slots = slots_for(params.max_degree)
         if n * self._slots > LINKS_MAX:
             raise ParameterError("max_degree", params.max_degree, f"at most {LINKS_MAX // n / SLACK:.0f} for {n} rows")
@@ -162,34 +178,56 @@ class GraphBuilder:
         self._links = new_array((n * self._slots,), np.uint32)
         self._starts = (np.arange(n, dtype=np.uint64) * np.uint64(self._slots)).astype(np.uint32)
         self._ends = self._starts.copy()
-        self._graph = walk.Graph(self._links, self._starts, self._ends)
+        self.graph = walk.Graph(self._links, self._starts, self._ends)
         self._medoid = int(order[0])
-        first, steering = order[: params.entries_for(n)].copy(), build.steering
-        self._entries = walk.Entries(
-            first, Codes(steering.scheme, steering.codes[first], steering.factors[first], steering.vectors)
-        )
+        self._n_entries = params.entries_for(n)
+        self._entries = walk.Entries(order[:0], build.steering)
+        self._batch = _Batch(n, largest, params.max_degree)
         self._threads = [_Worker(build, params, self._slots) for _ in range(workers.threads)]
         self._settings = (build.metric, params.build_list_size, np.float32(params.alpha), params.max_degree)
 
-    def run(self) -> None:
-        """Insert every row, cut the lists to the maximum degree, connect what can't be reached."""
-        largest = max((b - a for a, b in batch_spans(self._build.n)), default=0)
-        degree = self._params.max_degree
-        neighbors = np.zeros((largest, degree), np.uint32)
-        degrees = np.zeros(largest, np.int32)
-        sources = np.zeros(largest * degree, np.uint32)
-        targets = np.zeros(min(self._build.n, largest * degree), np.uint32)
-        group_ends = np.zeros(len(targets), np.int64)
-        tally = np.zeros(self._build.n, np.uint32)
-        for start, stop in batch_spans(self._build.n):
-            points = self._order[start:stop]
-            self._choose(points, start, neighbors, degrees)
-            prune.write_lists(points, neighbors, degrees, self._links, self._slots, self._ends)
-            n_groups = prune.group_by_target(points, neighbors, degrees, tally, targets, group_ends, sources)
-            self._reverse(n_groups, (targets, group_ends, sources))
+    def adopt(self, old: walk.Graph, old_rows: npt.NDArray[np.uint32], new_row: npt.NDArray[np.int64]) -> None:
+        """Take over the rows that are left of an older graph, as the first rows of this one.
+
+        old_rows (m,) uint32: the older graph's row of each; new_row int64, by row of the older graph: its row here, -1
+        if it is gone. What pointed to rows that are gone is patched.
+        """
+        pieces = spans(len(old_rows), GROUPS_A_CALL)
+
+        def work(piece: int, worker: int) -> None:
+            own = self._threads[worker]
+            prune.patch_lists(
+                pieces[piece], old_rows, new_row, old, self._links, self._slots, self._ends, self._build.rows,
+                self._settings, own.keys, own.kept,
+            )  # fmt: skip
+
+        self._workers.run(len(pieces), work, lambda: self._progress(0))
+
+    def run(self, n_inserted: int = 1) -> None:
+        """Insert every row but the first ``n_inserted`` of the order, cut the lists to the maximum degree, connect."""
+        for start, stop in batch_spans(self._build.n, n_inserted):
+            self.insert(start, stop)
             self._progress(stop)
         self._trim()
-        self._connect()
+        self.connect(self._build.n)
+
+    def insert(self, start: int, stop: int) -> None:
+        """Insert the rows that stand at start to stop - 1 of the order into the graph of those before them."""
+        points, batch = self._order[start:stop], self._batch
+        self._find_entries(start)
+        self._choose(points, start, batch.neighbors, batch.degrees)
+        prune.write_lists(points, batch.neighbors, batch.degrees, self._links, self._slots, self._ends)
+        n_groups = prune.group_by_target(
+            points, batch.neighbors, batch.degrees, batch.tally, batch.targets, batch.group_ends, batch.sources
+        )
+        self._reverse(n_groups, (batch.targets, batch.group_ends, batch.sources))
+
+    def _find_entries(self, n_inserted: int) -> None:
+        """Take the first rows of the order, as far as they are inserted, for the entries of walks."""
+        if len(self._entries.rows) < min(self._n_entries, n_inserted):
+            rows, steering = self._order[: min(self._n_entries, n_inserted)].copy(), self._build.steering
+            codes = Codes(steering.scheme, steering.codes[rows], steering.factors[rows], steering.vectors)
+            self._entries = walk.Entries(rows, codes)
 
     def _choose(
         self,
@@ -199,12 +237,12 @@ class GraphBuilder:
         degrees: npt.NDArray[np.int32],
     ) -> None:
         pieces = spans(len(points), POINTS_A_CALL)
-        n_entries = min(n_inserted, len(self._entries.rows))
+        n_entries = len(self._entries.rows)
 
         def work(piece: int, worker: int) -> None:
             own = self._threads[worker]
             status = prune.choose_neighbors(
-                points, pieces[piece], self._graph, n_entries, self._build.steering, self._entries,
+                points, pieces[piece], self.graph, n_entries, self._build.steering, self._entries,
                 self._build.rows, self._settings, own.scratch, own.digits, own.keys, (neighbors, degrees),
             )  # fmt: skip
             assert status == 0, "a graph under construction names rows that exist"
@@ -242,13 +280,15 @@ class GraphBuilder:
 
         self._workers.run(len(pieces), work)
 
-    def _connect(self) -> None:
-        """Give every row that can't be reached from the medoid an edge from the nearest row that can.
+    def connect(self, count: int) -> None:
+        """Give every one of the first ``count`` rows of the order that can't be reached an edge from one that can.
 
         Each round finds the unreached rows in insertion order, searches for the first and hangs it on the nearest
         reached row, in place of that row's farthest neighbor if the list is full, and reaches on from there; rounds go
         on until nothing is unreached, because a replaced edge may have cut off another row.
         """
+        self._find_entries(count)
+        order = self._order[:count]
         reached = np.zeros(self._build.n, np.uint8)
         stack = np.zeros(self._build.n, np.uint32)
         own = self._threads[0]
@@ -256,11 +296,11 @@ class GraphBuilder:
         while True:
             reached[:] = 0
             connect.reach(self._links, self._starts, self._ends, self._medoid, reached, stack)
-            lost = self._order[reached[self._order] == 0]
+            lost = order[reached[order] == 0]
             if len(lost) == 0:
                 return
             connect.attach_rows(
-                lost, self._graph, self._slots, self._params.max_degree, self._build.steering, self._entries,
+                lost, self.graph, self._slots, self._params.max_degree, self._build.steering, self._entries,
                 self._build.rows, self._settings, own.scratch, own.digits, reached, stack, protected,
             )  # fmt: skip
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from skeg.ann.kernels.admit import SCAN_ROWS
 from skeg.ann.kernels.cells import CELLS, ROWS_A_CELL
 from skeg.ann.kernels.search import bundle_space
+from skeg.ann.kernels.search_part import bundle_rooms
 from skeg.ann.kernels.walk import Scratch
-from skeg.ann.quantizers import query_room
+from skeg.ann.quantizers import Quantizer, query_room
 from skeg.ann.segment import GraphSegment
+
+TWO_HOP_ROWS = 4096
+"""Rows that one step of a walk by two hops scores at most."""
 
 
 class Space:
@@ -46,3 +51,44 @@ def rescaled(queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None
     largest = np.abs(queries).max(axis=1, initial=0)
     exponents = np.frexp(np.where(np.isfinite(largest), largest, 0))[1]
     return np.ldexp(queries, -exponents[:, None]) if exponents.any() else None
+
+
+class PartSpace:
+    """Work space of one search at a time in a part of an index that changes, as `search_part` takes it.
+
+    Parameters
+    ----------
+    quantizer : Quantizer
+    n : int
+        Rows that the part may have.
+    run : int
+        Centroids of regions and cells.
+    longest : int
+        Neighbors of a row at most.
+    """
+
+    def __init__(self, quantizer: Quantizer, n: int, run: int, longest: int) -> None:
+        run = max(run, ROWS_A_CELL, SCAN_ROWS)
+        self._query = query_room(quantizer)
+        self._scratch = Scratch(
+            pool=np.zeros(0, np.int64),
+            tags=np.zeros(n, np.uint8),
+            epoch=np.zeros(1, np.uint8),
+            todo=np.zeros(max(longest, TWO_HOP_ROWS), np.int64),
+            expanded=np.zeros(0, np.int64),
+            counters=np.zeros(4, np.int64),
+            keys=np.zeros(run, np.int64),
+            products=np.zeros(run, np.int32),
+            estimates=np.zeros(run, np.float32),
+        )
+        self._bridges = np.zeros(longest, np.int64)
+        self._room = (-1, -1)
+
+    def fit(self, n_expand: int, depth: int) -> None:
+        """Make room for a walk by so many rows and so many found."""
+        if n_expand > self._room[0] or depth > self._room[1]:
+            self._room = (max(n_expand, self._room[0]), max(depth, self._room[1]))
+            pool, found = (np.zeros(size + 1, np.int64) for size in self._room)
+            self._bundle = bundle_space(self._scratch._replace(pool=pool), *self._query)
+            self._rooms = bundle_rooms(found, self._bridges)
+            self.table, self.rooms = self._bundle.table, self._rooms.table

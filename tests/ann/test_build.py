@@ -6,16 +6,14 @@ import errno
 import itertools
 import os
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from skeg import ParameterError, StorageError, VectorError, files, mapped
 from skeg.ann import Index, budget, build_index
-from skeg.ann.format import HOT
+from skeg.ann.format import HOT, SEGMENT
 from skeg.ann.params import GraphParams
-from skeg.ann.segment import SEGMENT
 from tests.indexes import (
     KINDS,
     METRICS,
@@ -397,7 +395,7 @@ def fails_in(stage, monkeypatch, module, name, failure=no_space):
         ("read", files, "_write"),
         ("encode", mapped, "preallocate"),
         ("graph", mapped, "preallocate"),
-        ("write", Path, "mkdir"),
+        ("write", os, "mkdir"),
         ("write", files, "_write"),
         ("write", files, "fsync_file"),
         ("publish", files, "_write"),

@@ -49,7 +49,7 @@ GOLDEN = (
 
 
 def fields_of(manifest):
-    return {**attrs.asdict(manifest), "version": list(manifest.version)}
+    return {**attrs.asdict(manifest, filter=lambda field, _: field.name != "live"), "version": list(manifest.version)}
 
 
 def signed(fields):
@@ -112,7 +112,7 @@ def test_what_is_no_manifest_is_refused(data):
     assert "some/path" == caught.value.path
 
 
-@pytest.mark.parametrize("name", [f.name for f in attrs.fields(Manifest) if f.name != "segment"])
+@pytest.mark.parametrize("name", [f.name for f in attrs.fields(Manifest) if f.name not in {"segment", "live"}])
 def test_a_missing_field_is_named(name):
     fields = fields_of(GIVEN)
     del fields[name]

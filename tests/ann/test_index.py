@@ -12,8 +12,8 @@ import pytest
 from skeg import ClosedError, CorruptError, FormatError, NotFoundError, ParameterError, SkegError, VectorError
 from skeg.ann import Hits, Index, build_index, recall_at_k
 from skeg.ann.format import MANIFEST, pack_manifest, read_manifest
-from skeg.ann.index import QUERIES_A_CALL
 from skeg.ann.params import LIST_SIZE_MAX
+from skeg.ann.searcher import QUERIES_A_CALL
 from tests.indexes import KINDS, METRICS, built, copied, ids_of, nearest, queries, rewrite, rows, scores_of
 
 N = 600
@@ -363,7 +363,7 @@ def test_closing_unmaps_the_files():
     index = Index.open(built())
     index.search(queries())
     index.search(queries(), exact=True)
-    mapped = weakref.ref(index._segment.vectors)
+    mapped = weakref.ref(index._searcher.open_segment().vectors)
     index.close()
     assert mapped() is None
 

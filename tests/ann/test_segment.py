@@ -72,7 +72,8 @@ def test_centroids_are_coded_as_rows_are(kind):
     path = built(kind, n=N)
     hot, cold = sections(path, HOT), sections(path, VECTORS)
     with Index.open(path) as index:
-        codes, scales, _ = encode_rows(index._segment.quantizer, centroids_of(hot, cold, "cosine").astype(np.float32))
+        quantizer = index._searcher.open_segment().quantizer
+        codes, scales, _ = encode_rows(quantizer, centroids_of(hot, cold, "cosine").astype(np.float32))
     assert (codes != hot["centroid_codes"]).mean() < 0.01
     np.testing.assert_allclose(hot["centroid_factors"][:, 0], scales, rtol=1e-2)
 

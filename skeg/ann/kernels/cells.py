@@ -59,7 +59,7 @@ def take_least(keys: Any, count: Any) -> Any:
 
 
 @kernel()
-def _keys_of_run(codes: Any, query: Any, first: Any, count: Any, work: Any, keys: Any) -> None:
+def keys_of_run(codes: Any, query: Any, first: Any, count: Any, work: Any, keys: Any) -> None:
     """Write the keys of rows first to first + count - 1 to ``keys[:count]``; work = (products, estimates)."""
     products, estimates = work
     score_run(codes, query, first, count, products, estimates)
@@ -67,37 +67,72 @@ def _keys_of_run(codes: Any, query: Any, first: Any, count: Any, work: Any, keys
         keys[i] = pack(-estimates[i], first + i)
 
 
+@kernel(inline=True)
+def _drop_useless(keys: Any, count: Any, usable: Any, first: Any) -> None:
+    """Put the keys of what is of no use, by ``usable[first:]``, behind all others; an empty ``usable`` means all is."""
+    if usable.shape[0]:
+        for i in range(count):
+            keys[i] = keys[i] if usable[first + i] else PAST_EVERY_KEY
+
+
 @kernel()
-def nearest_cells(cells: Any, centroids: Any, query: Any, work: Any, keys: Any, found: Any) -> Any:
+def nearest_cells(cells: Any, centroids: Any, query: Any, usable: Any, work: Any, keys: Any, found: Any) -> Any:
     """Write the numbers of the nearest cells to ``found`` (int64, `CELLS` of them); gives how many, or `DAMAGED`.
 
-    keys int64 (n_regions + n_cells,) and work = (products int32, estimates float32), as long, are overwritten.
-    Twin: ``reference.nearest_cells``.
+    usable uint8 (n_regions + n_cells,): 0 for those to leave out; empty if none is. keys int64, as long, and work =
+    (products int32, estimates float32), as long, are overwritten. Twin: ``reference.nearest_cells``.
     """
     n_regions = np.int64(cells.regions.shape[0] - 1)
     n_cells = np.int64(cells.cells.shape[0] - 1)
-    _keys_of_run(centroids, query, np.int64(0), n_regions, work, keys)
+    keys_of_run(centroids, query, np.int64(0), n_regions, work, keys)
+    _drop_useless(keys, n_regions, usable, np.int64(0))
     near = keys[n_regions:]
     n_near = np.int64(0)
     for _ in range(min(np.int64(REGIONS), n_regions)):
-        region = row_of(take_least(keys, n_regions))
+        nearest = take_least(keys, n_regions)
+        if nearest == PAST_EVERY_KEY:
+            break
+        region = row_of(nearest)
         first = np.int64(cells.regions[region])
         stop = np.int64(cells.regions[region + 1])
         if stop < first or stop > n_cells or n_near + stop - first > n_cells:
             return np.int64(DAMAGED)
-        _keys_of_run(centroids, query, n_regions + first, stop - first, work, near[n_near:])
+        keys_of_run(centroids, query, n_regions + first, stop - first, work, near[n_near:])
+        _drop_useless(near[n_near:], stop - first, usable, n_regions + first)
         n_near += stop - first
-    n_found = min(np.int64(CELLS), n_near)
-    for i in range(n_found):
-        found[i] = row_of(take_least(near, n_near)) - n_regions
+    n_found = np.int64(0)
+    while n_found < min(np.int64(CELLS), n_near):
+        nearest = take_least(near, n_near)
+        if nearest == PAST_EVERY_KEY:
+            break
+        found[n_found] = row_of(nearest) - n_regions
+        n_found += 1
     return n_found
+
+
+@kernel()
+def mark_usable(cells: Any, wanted: Any, usable: Any) -> None:
+    """Mark (1) in ``usable`` the cells, and the regions, that have a wanted row; see `nearest_cells`.
+
+    wanted uint8 (n,), by row. Twin: ``reference.mark_usable``.
+    """
+    n_regions = cells.regions.shape[0] - 1
+    for region in range(n_regions):
+        some_cell = np.uint8(0)
+        for cell in range(np.int64(cells.regions[region]), np.int64(cells.regions[region + 1])):
+            some_row = np.uint8(0)
+            for row in range(np.int64(cells.cells[cell]), np.int64(cells.cells[cell + 1])):
+                some_row |= wanted[row]
+            usable[n_regions + cell] = some_row
+            some_cell |= some_row
+        usable[region] = some_cell
 
 
 @kernel()
 def _sweep(first: Any, count: Any, codes: Any, query: Any, bounds: Any, scratch: Any, size: Any) -> Any:
     """Offer ``count`` rows from ``first`` on to the pool and mark them as seen; gives the pool's size."""
     keys = scratch.keys
-    _keys_of_run(codes, query, first, count, (scratch.products, scratch.estimates), keys)
+    keys_of_run(codes, query, first, count, (scratch.products, scratch.estimates), keys)
     epoch = scratch.epoch[0]
     for i in range(count):
         scratch.tags[first + i] = epoch
@@ -117,7 +152,7 @@ def begin_in_cells(cells: Any, centroids: Any, codes: Any, query: Any, bounds: A
     """
     found = scratch.todo
     work = (scratch.products, scratch.estimates)
-    n_found = nearest_cells(cells, centroids, query, work, scratch.keys, found)
+    n_found = nearest_cells(cells, centroids, query, scratch.tags[:0], work, scratch.keys, found)
     if n_found == DAMAGED:
         return np.int64(DAMAGED)
     n = np.int64(scratch.tags.shape[0])

@@ -24,6 +24,10 @@ CANDIDATES = 2
 """Rows a walk keeps during construction, as a multiple of those it expands."""
 
 
+PATCH_LINKS = 16
+"""Neighbors of a row that is gone which are considered in its place, its nearest: lists begin with them."""
+
+
 class Rows(NamedTuple):
     """What distances between rows need.
 
@@ -247,3 +251,69 @@ def trim_lists(span: Any, links: Any, slots: Any, ends: Any, rows: Any, settings
         end = np.int64(ends[row])
         if end - start > settings[3]:
             _prune_list(row, links, start, end, links[:0], ends, rows, settings, keys, kept)
+
+
+@kernel(inline=True)
+def _offer_once(rows: Any, target: Any, candidate: Any, keys: Any, count: Any) -> Any:
+    """`_offer`, but for a candidate that is there already."""
+    key = pack(square_distance(rows, candidate, target), candidate)
+    if count == keys.shape[0] and key >= keys[count - 1]:
+        return count
+    place: Any = count
+    while place > 0 and keys[place - 1] > key:
+        place -= 1
+    if place > 0 and keys[place - 1] == key:
+        return count
+    insert(keys, count, keys.shape[0], key)
+    return min(count + 1, keys.shape[0])
+
+
+@kernel()
+def patch_lists(
+    span: Any, old_rows: Any, new_row: Any, old: Any, links: Any, slots: Any, ends: Any, rows: Any, settings: Any,
+    keys: Any, kept: Any,
+) -> None:  # fmt: skip
+    """Write the lists of the rows ``span`` from those of an older graph of which some rows are gone.
+
+    A neighbor that is gone is replaced by its own nearest neighbors, and the best of all are chosen: algorithm 4 of
+    FreshDiskANN (Singh et al., 2021). old_rows uint32 (m,): the older graph's row of each row; new_row int64: row of
+    each of the older graph's, -1 for one that is gone; old: the older `Graph`. The other arguments are those of
+    `trim_lists`. Twin: ``reference.patch_list``.
+    """
+    _, _, alpha, max_degree = settings
+    for row in range(span[0], span[1]):
+        before = np.int64(old_rows[row])
+        start = np.int64(row) * slots
+        count: Any = np.int64(0)
+        n_gone = 0
+        for j in range(np.int64(old.starts[before]), np.int64(old.ends[before])):
+            neighbor = new_row[old.links[j]]
+            if neighbor >= 0:
+                links[start + count] = np.uint32(neighbor)
+                count += 1
+            else:
+                n_gone += 1
+        if n_gone:
+            count = _patch_list(np.int64(row), before, new_row, old, rows, alpha, max_degree, keys, kept)
+            for j in range(count):
+                links[start + j] = kept[j]
+        ends[row] = start + count
+
+
+@kernel()
+def _patch_list(
+    row: Any, before: Any, new_row: Any, old: Any, rows: Any, alpha: Any, max_degree: Any, keys: Any, kept: Any
+) -> Any:
+    """Choose the neighbors of a row some of whose neighbors are gone into ``kept``; gives their number."""
+    count: Any = 0
+    for j in range(np.int64(old.starts[before]), np.int64(old.ends[before])):
+        neighbor = np.int64(old.links[j])
+        if new_row[neighbor] >= 0:
+            count = _offer_once(rows, row, new_row[neighbor], keys, count)
+            continue
+        first = np.int64(old.starts[neighbor])
+        for i in range(first, min(np.int64(old.ends[neighbor]), first + PATCH_LINKS)):
+            candidate = new_row[old.links[i]]
+            if candidate >= 0 and candidate != row:
+                count = _offer_once(rows, row, candidate, keys, count)
+    return robust_prune(rows, keys, count, alpha, max_degree, kept)

@@ -70,25 +70,42 @@ def offer(ids: Any, scores: Any, count: Any, new_id: Any, score: Any) -> Any:
     return min(count + 1, k)
 
 
+@kernel(inline=True)
+def _withdraw(ids: Any, scores: Any, count: Any, old_id: Any) -> Any:
+    """Take the hit of an id out of the first ``count``, if it is there; gives the count."""
+    place = np.int64(0)
+    while place < count and ids[place] != old_id:
+        place += 1
+    for i in range(place, count - 1):
+        ids[i] = ids[i + 1]
+        scores[i] = scores[i + 1]
+    return count - 1 if place < count else count
+
+
 @kernel()
-def rerank(vectors: Any, ids: Any, pool: Any, depth: Any, query: Any, query_norm: Any, metric: Any, out: Any) -> Any:
+def rerank(
+    vectors: Any, ids: Any, pool: Any, depth: Any, query: Any, query_norm: Any, metric: Any, known: Any, out: Any
+) -> Any:
     """Score the rows of ``pool[:depth]`` exactly and keep the best; gives how many of ``out`` are filled.
 
-    pool int64 keys (`skeg.ann.kernels.pool`); out = (ids (k,) uint64, scores (k,) float32), the rest of which is padded
-    with `MISSING_ID` and -inf. Twin: ``reference.rerank``.
+    pool int64 keys (`skeg.ann.kernels.pool`); out = (ids (k,) uint64, scores (k,) float32), the first ``known`` of
+    which are hits of an older part of the index: a row that has the id of one takes its place. The rest is padded with
+    `MISSING_ID` and -inf. Twin: ``reference.rerank``.
     """
     out_ids, out_scores = out
     n_lines = (vectors.shape[1] + 15) >> 4
     ahead = max(LINES_AHEAD // n_lines, 2)
     for i in range(min(depth, ahead)):
         prefetch_row(vectors, row_of(pool[i]), n_lines)
-    count = np.int64(0)
+    count: Any = np.int64(known)
     k = out_ids.shape[0]
     for i in range(depth):
         if i + ahead < depth:
             prefetch_row(vectors, row_of(pool[i + ahead]), n_lines)
         row = row_of(pool[i])
         score = exact_score(vectors, row, query, query_norm, metric)
+        if known:
+            count = _withdraw(out_ids, out_scores, count, ids[row])
         if count < k or score >= out_scores[k - 1]:
             count = offer(out_ids, out_scores, count, ids[row], score)
     for i in range(count, k):

@@ -328,7 +328,7 @@ def _finish(raw: Any, tile: Any, q: Any, by_rank: Any, base: Any, metric: Any, o
             row = np.int64(by_rank[row])
         heap[j] = row << np.int64(1)
     norm = np.sqrt(square_sum(raw))
-    out[2][i] = rerank(vectors, ids, heap, size, raw, norm, metric, (out[0][i], out[1][i]))
+    out[2][i] = rerank(vectors, ids, heap, size, raw, norm, metric, np.int64(0), (out[0][i], out[1][i]))
 
 
 @kernel()

@@ -39,7 +39,7 @@ MARGIN_RANK = 10
 
 
 @kernel(inline=True)
-def _rerank_depth(pool: Any, size: Any, k: Any, depth: Any, slack: Any) -> Any:
+def rerank_depth(pool: Any, size: Any, k: Any, depth: Any, slack: Any) -> Any:
     """Rows at the head of the pool to score exactly: at most ``depth``, those within ``slack`` of the k-th."""
     last = key_within(pool, size, k, slack)
     count = min(size, k)
@@ -49,7 +49,7 @@ def _rerank_depth(pool: Any, size: Any, k: Any, depth: Any, slack: Any) -> Any:
 
 
 @kernel(inline=True)
-def _open_index(index: Any, scheme: Any, root: Any) -> Any:
+def open_index(index: Any, scheme: Any, root: Any) -> Any:
     """(graph, rows, centroids, cells, transform, ids) from the table of ``bundle_index``."""
     vectors = take_f4_2(index, 5)
     return (
@@ -72,7 +72,7 @@ def bundle_index(graph: Graph, rows: Codes, centroids: Codes, cells: Cells, tran
 
 
 @kernel(inline=True)
-def _open_space(space: Any) -> Any:
+def open_space(space: Any) -> Any:
     """(scratch, work, digits, table) from the table of ``bundle_space``."""
     scratch = Scratch(
         take_i8(space, 0), take_u1_1(space, 1), take_u1_1(space, 2), take_i8(space, 3), take_i8(space, 4),
@@ -92,7 +92,7 @@ def search_one(raw: Any, settings: Any, index: Any, space: Any, ids: Any, scores
 
     raw (dim,) float32; settings = (metric, scheme, root, pool's capacity, rows to expand, margin, slack, re-rank
     depth): see `Cells` and `Bounds`; margin and slack are float32, in units of the score of a unit query. index and
-    space are tables of a `Bundle`: see `_open_index` and `_open_space`. ids (k,) uint64 and scores (k,) float32 are
+    space are tables of a `Bundle`: see `open_index` and `open_space`. ids (k,) uint64 and scores (k,) float32 are
     written.
     """
     metric, scheme, root, capacity, n_expand, margin, slack, depth = settings
@@ -102,24 +102,24 @@ def search_one(raw: Any, settings: Any, index: Any, space: Any, ids: Any, scores
         return QUERY_NOT_FINITE, zero, zero, zero, zero
     if metric == COSINE and norm < SMALLEST_NORM:
         return QUERY_ZERO, zero, zero, zero, zero
-    graph, rows, centroids, cells, transform, row_ids = _open_index(index, scheme, root)
-    scratch, work, digits, table = _open_space(space)
+    graph, rows, centroids, cells, transform, row_ids = open_index(index, scheme, root)
+    scratch, work, digits, table = open_space(space)
     scratch.counters[:] = 0
     query = prepare_query(raw, metric, scheme, transform, work, digits, table)
     unit = np.float32(0.5) if metric == L2 else norm
-    bounds = Bounds(capacity, n_expand, max(ids.shape[0], MARGIN_RANK), _scaled(margin, unit), _scaled(slack, unit))
+    bounds = Bounds(capacity, n_expand, max(ids.shape[0], MARGIN_RANK), scaled(margin, unit), scaled(slack, unit))
     size = begin_in_cells(cells, centroids, rows, query, bounds, scratch)
     if size != DAMAGED:
         size = walk(graph, rows, query, bounds, scratch, size)
     if size == DAMAGED:
         return GRAPH_DAMAGED, zero, zero, zero, zero
-    depth = _rerank_depth(scratch.pool, size, ids.shape[0], depth, bounds.slack)
-    count = rerank(rows.vectors, row_ids, scratch.pool, depth, raw, norm, metric, (ids, scores))
+    depth = rerank_depth(scratch.pool, size, ids.shape[0], depth, bounds.slack)
+    count = rerank(rows.vectors, row_ids, scratch.pool, depth, raw, norm, metric, zero, (ids, scores))
     return OK, count, scratch.counters[0], scratch.counters[1], depth
 
 
 @kernel(inline=True)
-def _scaled(reach: Any, unit: Any) -> Any:
+def scaled(reach: Any, unit: Any) -> Any:
     """``reach`` times ``unit``; an infinite one stays so, also times the norm of a zero query."""
     return np.float32(reach) * np.float32(unit) if reach < np.float32(np.inf) else np.float32(np.inf)
 

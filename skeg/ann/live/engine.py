@@ -1,0 +1,413 @@
+"""An index that changes: searching, reading and writing it while it is merged in the background."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import threading
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import numpy.typing as npt
+
+from skeg.ann.exact import scan_vectors
+from skeg.ann.format import Live, Manifest, read_manifest, write_manifest
+from skeg.ann.hits import Hits
+from skeg.ann.kernels.search import GRAPH_DAMAGED, OK, QUERY_ZERO
+from skeg.ann.live.format import HEADER_BYTES, LogHeader
+from skeg.ann.live.log import LogWriter
+from skeg.ann.live.maintenance import SYNC_AFTER_S, Background
+from skeg.ann.live.merge import Added, Merge, next_segment
+from skeg.ann.live.opening import Replay, remove_leftovers
+from skeg.ann.live.rows import LINK_ROWS
+from skeg.ann.live.state import CHUNK_ROWS, State
+from skeg.ann.live.view import SCAN_ROWS, View
+from skeg.ann.live.writer import Delete, Put, Writer
+from skeg.ann.parallel import available_cpus, shared_workers, spans
+from skeg.ann.searcher import QUERIES_A_CALL, segment_stats
+from skeg.ann.settings import SearchSettings, Settings
+from skeg.ann.sources import open_source
+from skeg.ann.transform import Float32s, bad_row
+from skeg.durability import Durability
+from skeg.errors import ClosedError, CorruptError, ReadOnlyError, StorageError, VectorError
+from skeg.fileops import SYSTEM, FileOps, Lock
+
+LOCK = "writer.lock"
+
+OPEN_TRIES = 20
+"""How often a reader tries to open an index that is merged again and again meanwhile."""
+
+MERGE_THREADS = 1
+"""Threads of a merge in the background."""
+
+Ids = npt.NDArray[np.uint64]
+
+
+class LiveEngine:
+    """An index that changes, opened for reading or for writing too; it has ``path`` and ``manifest``.
+
+    Parameters
+    ----------
+    path : Path
+    writable : bool
+        Whether to be the one writer.
+    ops : FileOps
+        For the logs and the lock.
+
+    Raises
+    ------
+    LockedError
+        Another process, or another index of this one, writes.
+    CorruptError
+        A file is damaged.
+    """
+
+    def __init__(self, path: Path, *, writable: bool, ops: FileOps = SYSTEM) -> None:
+        self.path = path
+        self._ops = ops
+        self._lock: Lock | None = None
+        self._merging = threading.Lock()
+        self._writer: Writer | None = None
+        self._linker = Background("link", self._link)
+        self._merger = Background("merge", self._tidy, nice=True)
+        self.merges = 0
+        with contextlib.ExitStack() as undo:
+            if writable:
+                self._lock = ops.lock(path / LOCK)
+                undo.callback(self._lock.release)
+                _make_live(path)
+            self._open()
+            if writable:
+                self._begin_writing()
+            undo.pop_all()
+        self._linker.wake()
+
+    def _open(self) -> None:
+        """Read manifest, segment and logs; again, if a writer replaced them meanwhile."""
+        for _ in range(OPEN_TRIES - 1):
+            manifest = read_manifest(self.path)
+            try:
+                self._read(manifest)
+            except StorageError:
+                if read_manifest(self.path).live == manifest.live:
+                    raise
+            else:
+                return
+        self._read(read_manifest(self.path))
+
+    def _read(self, manifest: Manifest) -> None:
+        state = State(self.path, manifest)
+        replay = Replay(state, self._ops)
+        try:
+            replay.run()
+        except BaseException:
+            replay.close()
+            raise
+        self._held: State | None = state
+        self._replay = replay
+        self.manifest = manifest
+
+    def _begin_writing(self) -> None:
+        replay, live = self._replay, self._state.manifest.live
+        assert live is not None
+        log = None
+        new_log = partial(self._new_log, live.uid_bytes)
+        if replay.reader is not None:
+            # Goes on where reading ended: what is torn is cut off.
+            header = LogHeader(self._state.manifest.dim, live.uid_bytes, replay.number - 1, 0)
+            end, next_seq = replay.reader.end
+            log = LogWriter(self.path, header, self._ops, end=end, next_seq=next_seq)
+        replay.close()
+        remove_leftovers(self.path, self._state.manifest, self._ops)
+        self._writer = Writer(
+            self._state, new_log, log=log, next_log=replay.number, next_seq=replay.next_seq, wake=self._written
+        )
+        if self._state.wants_merge:
+            self._merger.wake()
+
+    def _new_log(self, uid: bytes, number: int, first_seq: int) -> LogWriter:
+        return LogWriter(self.path, LogHeader(self._state.manifest.dim, uid, number, first_seq), self._ops)
+
+    # Searching
+
+    @property
+    def _state(self) -> State:
+        if self._held is None:
+            raise ClosedError(f"{self.path}: the index was closed")
+        return self._held
+
+    @property
+    def view(self) -> View:
+        """The parts of the index now; `ClosedError` once it is closed."""
+        return self._state.view
+
+    @property
+    def settings(self) -> SearchSettings:
+        """Settings of a search now."""
+        return self.view.settings
+
+    def search_one(self, query: Float32s, settings: Settings) -> Hits | None:
+        """Hits of one query (dim,), or None if there is anything to complain about."""
+        view = self.view
+        settings = view.settings.same(settings)
+        if view.segment is not None and view.is_plain:
+            return view.segment.searcher.search_one(query, settings)
+        ids, scores = np.empty(settings.n_hits, np.uint64), np.empty(settings.n_hits, np.float32)
+        status, count, *costs = view.search_one(query, settings, ids, scores)
+        if status != OK:
+            return None
+        cost = (costs[0], costs[1], costs[2], settings.list_size)
+        return Hits(ids[:count], scores[:count], self.manifest.metric, cost)
+
+    def search_many(self, queries: Float32s, settings: Settings, threads: int) -> Hits:
+        """Hits of queries (n, dim); `VectorError` for one that can't be, `CorruptError` for a damaged graph."""
+        view = self.view
+        settings = view.settings.same(settings)
+        n, k = len(queries), settings.n_hits
+        out = (np.full((n, k), 2**64 - 1, np.uint64), np.full((n, k), -np.inf, np.float32), np.zeros(n, np.int64))
+        pieces = spans(n, QUERIES_A_CALL)
+        costs = np.zeros((len(pieces), 3), np.int64)
+
+        def work(piece: int, _worker: int) -> None:
+            status, at = view.search_many(queries, pieces[piece], settings, costs[piece], out)
+            if status != OK:
+                raise self._failure(view, status, queries[at], at)
+
+        shared_workers(min(threads, max(len(pieces), 1))).run(len(pieces), work)
+        return Hits(*out[:2], self.manifest.metric, (*costs.sum(axis=0).tolist(), settings.list_size))
+
+    def _failure(self, view: View, status: int, query: Float32s, row: int) -> Exception:
+        if status == GRAPH_DAMAGED and view.segment is not None:
+            return view.segment.searcher.failure(status, query, row)
+        return bad_row(status == QUERY_ZERO, query, row, "query")
+
+    def search_exactly(self, queries: Float32s, settings: Settings, threads: int) -> Hits:
+        """Hits of queries (n, dim) by comparing with every row."""
+        view = self.view
+        parts = [(p.vectors[: p.count], p.ids[: p.count], p.alive[: p.count].copy()) for p in view.parts]
+        try:
+            ids, scores, _ = scan_vectors(parts, queries, settings.n_hits, self.manifest.metric, threads)
+        except VectorError as error:
+            raise (error if view.segment is None else view.segment.searcher.not_in_range(error)) from error
+        return Hits(ids, scores, self.manifest.metric, (0, 0, len(queries) * len(view), 0))
+
+    # Reading
+
+    def find(self, ids: Ids) -> tuple[Float32s, npt.NDArray[np.bool_]]:
+        """Vectors (n, dim) of ids (n,), and whether each is there."""
+        view = self.view
+        vectors = np.zeros((len(ids), self.manifest.dim), np.float32)
+        found = np.zeros(len(ids), np.bool_)
+        for i, vector_id in enumerate(ids.tolist()):
+            place = view.locate(vector_id)
+            if place is not None:
+                vectors[i], found[i] = place[0].vectors[place[1]], True
+        return vectors, found
+
+    def ids(self) -> Ids:
+        """All ids (n,), ascending."""
+        parts = [part.ids[: part.count][part.alive[: part.count].astype(bool)] for part in self.view.parts]
+        return np.unique(np.concatenate(parts))
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    @property
+    def count(self) -> int:
+        """Rows; 0 when it is closed."""
+        return 0 if self.closed else len(self)
+
+    @property
+    def disk_bytes(self) -> int:
+        """Bytes of the segment's files."""
+        return sum(self.manifest.files.values())
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._held is None
+
+    def check_open(self) -> None:
+        """Raise `ClosedError` once it is closed."""
+        _ = self.view
+
+    def verify(self) -> list[CorruptError]:
+        """See `Index.verify`; of what is in memory there is nothing to check."""
+        segment = self.view.segment
+        return [] if segment is None else segment.searcher.verify()
+
+    def refresh(self) -> bool:
+        """See what a writer has written since; whether there was anything. The writer itself sees everything."""
+        if self._writer is not None:
+            return False
+        manifest = read_manifest(self.path)
+        if manifest.live == self.manifest.live:
+            applied = self._replay.run()
+            self._linker.wake()
+            return applied > 0
+        self._replay.close()
+        self._open()
+        self._linker.wake()
+        return True
+
+    # Writing
+
+    def _writing(self) -> Writer:
+        self.check_open()
+        if self._writer is None:
+            raise ReadOnlyError(self.path, "the index was opened for reading")
+        return self._writer
+
+    def put(
+        self, ids: Ids, vectors: Float32s, payloads: Sequence[bytes], on_conflict: str, durability: Durability
+    ) -> int:
+        """Add rows, in chunks; gives how many. Many at a time become a part of a new segment at once."""
+        writer = self._writing()
+        if len(ids) >= self._state.merge_rows and on_conflict == "replace":
+            self.merge(Added(ids, open_source(vectors), payloads), threads=available_cpus())
+            return len(ids)
+        count = 0
+        for start, stop in spans(len(ids), CHUNK_ROWS):
+            some = payloads[start:stop] if payloads else ()
+            count += writer.submit(Put(ids[start:stop], vectors[start:stop], some, on_conflict, durability))
+        return count
+
+    def delete(self, ids: Ids, durability: Durability) -> int:
+        """Delete ids; gives how many there were."""
+        return sum(
+            self._writing().submit(Delete(ids[start:stop], durability)) for start, stop in spans(len(ids), CHUNK_ROWS)
+        )
+
+    def merge(self, added: Added | None = None, *, threads: int = MERGE_THREADS, memory_limit: int | None = None,
+              progress: Any = None) -> None:  # fmt: skip
+        """Write everything into one new segment; others go on reading and writing meanwhile.
+
+        Raises
+        ------
+        StorageError
+            The disk is full: everything stays as it was.
+        """
+        writer, state = self._writing(), self._state
+        with self._merging:
+            with writer.lock:
+                taken = writer.freeze()
+            try:
+                merge = Merge(state, taken, next_segment(state.manifest), added)
+                manifest = merge.run(threads, memory_limit, progress)
+                self._publish(manifest)
+                segment = state.open_part(manifest)
+            except BaseException:
+                with writer.lock:
+                    writer.thaw()
+                raise
+            with writer.lock:
+                state.swap(taken, manifest, segment)
+                self.manifest = manifest
+                writer.merged()
+            self.merges += 1
+            remove_leftovers(self.path, manifest, self._ops)
+
+    def consolidate(self, threads: int, memory_limit: int | None, progress: Any) -> None:
+        """Merge, unless that would change nothing; also removes what earlier merges could not."""
+        self._writing()
+        if not self._state.is_merged or self._has_log():
+            self.merge(threads=threads, memory_limit=memory_limit, progress=progress)
+        else:
+            remove_leftovers(self.path, self.manifest, self._ops)
+
+    def _has_log(self) -> bool:
+        """Whether there are records, which may hold what was deleted again."""
+        log = self._writing().log
+        return log is not None and log.nbytes > HEADER_BYTES
+
+    def _publish(self, manifest: Manifest) -> None:
+        """Make a manifest the index's; an error that comes after that was done does not count."""
+        try:
+            write_manifest(self.path, manifest)
+        except StorageError:
+            if read_manifest(self.path) != manifest:
+                raise
+
+    def tune(self, search: dict[str, Any]) -> None:
+        """Store settings of a search."""
+        writer, state = self._writing(), self._state
+        with self._merging, writer.lock:
+            live = state.manifest.live
+            assert live is not None
+            live = attrs.evolve(live, generation=live.generation + 1)
+            manifest = attrs.evolve(state.manifest, search={**state.manifest.search, **search}, live=live)
+            self._publish(manifest)
+            state.retune(manifest)
+            self.manifest = manifest
+
+    def _written(self, level: Durability) -> None:
+        """A round of writes has ended."""
+        if level < Durability.SYNC:
+            self._merger.wake(SYNC_AFTER_S)
+        if self._state.newest.count > SCAN_ROWS and self._state.newest.tail >= LINK_ROWS:
+            self._linker.wake()
+        if self._state.wants_merge:
+            self._merger.wake()
+
+    def _link(self) -> None:
+        for rows in self._state.view.rows:
+            while rows.count > SCAN_ROWS and rows.tail >= LINK_ROWS and not self._linker.stopped:
+                rows.link(min(rows.count, rows.linked + LINK_ROWS))
+
+    def _tidy(self) -> None:
+        writer = self._writing()
+        writer.flush()
+        if self._state.wants_merge:
+            self.merge()
+
+    def stats(self) -> dict[str, Any]:
+        """What there is to merge, and what that would give back."""
+        view, live = self.view, self.manifest.live
+        dead = 0 if view.segment is None else view.segment.n_dead
+        in_memory = sum(rows.count for rows in view.rows)
+        a_row = 0 if view.segment is None else sum(self.manifest.files.values()) // view.segment.count
+        log = None if self._writer is None else self._writer.log
+        error = self._merger.error or self._linker.error
+        segment = None if view.segment is None else view.segment.searcher.open_segment()
+        return {
+            **segment_stats(self.manifest, segment),
+            "count": len(view),
+            "generation": 0 if live is None else live.generation,
+            "rows_delta": in_memory,
+            "rows_dead": dead + sum(rows.n_dead for rows in view.rows),
+            "bytes_delta": sum(rows.nbytes for rows in view.rows),
+            "bytes_log": 0 if log is None else log.nbytes,
+            "bytes_reclaimable": dead * a_row + (0 if log is None else log.nbytes),
+            "merges": self.merges,
+            "maintenance_error": None if error is None else str(error),
+        }
+
+    def close(self) -> None:
+        """End background work, write out the log, give up files and lock; doing so twice is allowed."""
+        state = self._held
+        if state is None:
+            return
+        self._linker.stop()
+        self._merger.stop()
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            self._replay.close()
+            self._held = None
+            if state.view.segment is not None:
+                state.view.segment.searcher.close()
+            if self._lock is not None:
+                self._lock.release()
+
+
+def _make_live(path: Path) -> None:
+    """Give the manifest of an index that never changed what one that changes needs."""
+    manifest = read_manifest(path)
+    if manifest.live is None:
+        live = Live(uid=secrets.token_hex(16), generation=1, first_log=1)
+        write_manifest(path, attrs.evolve(manifest, live=live))
