@@ -25,6 +25,9 @@ class Hits:
     _scores: npt.NDArray[np.float32]
     _metric: str
     _cost: tuple[int, int, int, int] = (0, 0, 0, 0)
+    _plan: tuple[str, str] | None = None
+    payloads: list[Any] | None = None
+    """Payload of each hit, None where there is none, if they were asked for; a list of such lists for n queries."""
 
     @property
     def ids(self) -> npt.NDArray[np.uint64]:
@@ -47,6 +50,16 @@ class Hits:
         """Metric of the scores."""
         return self._metric
 
+    @property
+    def cost(self) -> tuple[int, int, int, int]:
+        """The first four numbers of `stats`."""
+        return self._cost
+
+    @property
+    def plan(self) -> tuple[str, str] | None:
+        """How rows that match a filter were searched, and why; None without a filter."""
+        return self._plan
+
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         yield self.ids
         yield self.scores
@@ -58,7 +71,8 @@ class Hits:
     def first(self) -> Hits:
         """Hits of the first of n queries, cut to what was found."""
         count = int(self.counts[0])
-        return Hits(self.ids[0, :count], self.scores[0, :count], self.metric, self._cost)
+        payloads = None if self.payloads is None else self.payloads[0]
+        return Hits(self.ids[0, :count], self.scores[0, :count], self.metric, self._cost, self._plan, payloads)
 
     @property
     def counts(self) -> Any:
@@ -73,10 +87,14 @@ class Hits:
         return distances_of(self.scores, self.metric)
 
     @property
-    def stats(self) -> dict[str, int]:
+    def stats(self) -> dict[str, Any]:
         """What the search cost, summed over its queries.
 
         ``scored``: rows estimated from codes; ``expanded``: rows whose neighbors were read; ``reranked``: rows scored
-        exactly; ``list_size``: of the walk.
+        exactly; ``list_size``: of the walk. With a filter also ``plan``, how the rows that match were searched, and
+        ``why``.
         """
-        return dict(zip(("scored", "expanded", "reranked", "list_size"), self._cost, strict=True))
+        costs: dict[str, Any] = dict(zip(("scored", "expanded", "reranked", "list_size"), self._cost, strict=True))
+        if self._plan is not None:
+            costs["plan"], costs["why"] = self._plan
+        return costs

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import attrs
 import numpy as np
 import numpy.typing as npt
 
 from skeg.ann import tuning
 from skeg.ann.exact import checked_norms
 from skeg.ann.filters.payload import encode_payloads
-from skeg.ann.format import Live, Manifest, read_manifest, write_manifest
+from skeg.ann.format import read_manifest, write_manifest
 from skeg.ann.hits import Hits
 from skeg.ann.live.engine import LiveEngine
-from skeg.ann.live.state import empty_search
+from skeg.ann.live.parts import SegmentPart
+from skeg.ann.live.searching import Question, answer
+from skeg.ann.live.state import empty_manifest
+from skeg.ann.live.view import View
 from skeg.ann.metric import METRICS
 from skeg.ann.parallel import thread_count
 from skeg.ann.params import DIM_MAX, GraphParams, default_kind
@@ -50,6 +53,7 @@ class Index:
         manifest = searcher.manifest
         self._dim, self._metric, self._kind = manifest.dim, manifest.metric, manifest.kind
         self._shape = (manifest.dim,)
+        self._view: View | None = None
 
     @classmethod
     def create(
@@ -94,10 +98,7 @@ class Index:
         params = GraphParams.for_data(
             metric, dim, max_degree=max_degree, build_list_size=build_list_size, alpha=alpha, seed=seed
         )
-        manifest = Manifest(
-            backend="disk", dim=dim, count=0, metric=metric, kind=kind, files={}, build=params.as_dict(),
-            search=empty_search(), live=Live(uid=secrets.token_hex(16), generation=1, first_log=1),
-        )  # fmt: skip
+        manifest = empty_manifest(dim, metric, kind, params)
         with BuildFolder(path) as folder:
             write_manifest(folder.path, manifest)
             folder.publish()
@@ -140,6 +141,9 @@ class Index:
         *,
         search_list_size: int | None = None,
         rerank: int | None = None,
+        filter: Any = None,  # noqa: A002 - what everybody calls it
+        radius: float | None = None,
+        with_payload: bool = False,
         exact: bool = False,
         threads: int | None = None,
     ) -> Hits:
@@ -157,6 +161,13 @@ class Index:
         rerank : int, optional
             Rows scored exactly, the nearest by their codes; never below k. By default those that an error of the codes
             could keep from their place among the hits, for each query; how large errors are was measured by the build.
+        filter : str, set of int, array_like of int, or array_like (n,) of bool, optional
+            Which vectors may be hits: a condition on the fields of their payloads, such as ``"year >= 1990 AND lang IN
+            (de, fr)"``, their ids, or a bool for each id in ascending order. See `skeg.ann.filters.grammar`.
+        radius : float, optional
+            Least score of a hit: all vectors that near are hits, however many, and ``k`` is not looked at.
+        with_payload : bool
+            Whether ``hits.payloads`` says what goes with each hit.
         exact : bool
             Compare with every stored vector instead.
         threads : int, optional
@@ -172,7 +183,10 @@ class Index:
         VectorError
             Wrong dimension, a query that is not finite, or zero under cosine.
         ParameterError
-            k or another number out of range.
+            k or another number out of range; a filter that is neither words nor ids nor bools.
+        FilterError
+            A filter that can't be read (``position`` says where), or that compares a field with what its values can't
+            be compared with.
         CorruptError
             The search met a neighbor list that can't be: run `verify`.
         ClosedError
@@ -183,6 +197,12 @@ class Index:
         settings = searcher.settings.last
         if k is not settings.k or search_list_size is not settings.search_list_size or rerank is not settings.rerank:
             settings = searcher.settings.get(k, search_list_size, rerank)
+        if filter is not None or radius is not None or with_payload:
+            question = Question(
+                settings=settings, filter=filter, radius=radius, exact=exact, with_payload=with_payload,
+                threads=1 if threads is None and np.ndim(q) == 1 else thread_count(threads),
+            )  # fmt: skip
+            return self._answer(q, question)
         if type(q) is _ndarray and q.dtype is _FLOAT32 and q.shape == self._shape and not exact:
             flags = q.flags
             if flags.c_contiguous and flags.aligned and (threads is None or threads == 1):
@@ -190,6 +210,18 @@ class Index:
                 if hits is not None:
                     return hits
         return search_any(searcher, q, settings, threads, exact=exact)
+
+    def _answer(self, q: Any, question: Question) -> Hits:
+        searcher = self._searcher
+        searcher.check_open()
+        if isinstance(searcher, LiveEngine):
+            view = searcher.view
+        elif self._view is None:
+            view = self._view = View.of(self._path, searcher.manifest, SegmentPart(searcher), [])
+        else:
+            view = self._view
+        question = attrs.evolve(question, settings=view.settings.same(question.settings))
+        return answer(view, q, question, self.ids)
 
     def add(
         self,
@@ -397,27 +429,7 @@ class Index:
         """
         return self._searcher.verify()
 
-    def evaluate(
-        self, queries: Any, k: int = 10, *, truth: Any = None, list_sizes: list[int] | None = None
-    ) -> list[dict[str, float]]:
-        """Recall and latency over list sizes, one query a call on one thread.
-
-        Parameters
-        ----------
-        queries : array_like (n, dim)
-        k : int
-            Hits wanted.
-        truth : array_like (n, at least k) of ids, optional
-            True neighbors, nearest first; computed by exact search when not given.
-        list_sizes : list of int, optional
-            By default `skeg.ann.tuning.LIST_SIZES` from k up.
-
-        Returns
-        -------
-        list of dict
-            ``search_list_size``, ``recall``, ``queries_per_second``, ``latency_ms_p50``, ``latency_ms_p99``.
-        """
-        return tuning.evaluate(self, queries, k, truth=truth, list_sizes=list_sizes)
+    evaluate = tuning.evaluate
 
     def tune(self, queries: Any, recall: float = 0.95, *, k: int = 10) -> int:
         """Smallest list size that reaches a recall on these queries, stored in the index as the default of `search`.
@@ -453,6 +465,7 @@ class Index:
         Afterwards everything that needs them raises `ClosedError`. A search under way in another thread ends as if
         nothing had happened, or raises that.
         """
+        self._view = None
         self._searcher.close()
 
     def _writing(self) -> LiveEngine:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -14,26 +13,27 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from skeg.ann.exact import scan_vectors
-from skeg.ann.format import Live, Manifest, read_manifest, write_manifest
+from skeg.ann.format import Manifest, read_manifest, write_manifest
 from skeg.ann.hits import Hits
-from skeg.ann.kernels.search import GRAPH_DAMAGED, OK, QUERY_ZERO
+from skeg.ann.kernels.search import OK
 from skeg.ann.live.format import HEADER_BYTES, LogHeader
 from skeg.ann.live.log import LogWriter
 from skeg.ann.live.maintenance import SYNC_AFTER_S, Background
 from skeg.ann.live.merge import Added, Merge, next_segment
 from skeg.ann.live.opening import Replay, remove_leftovers
+from skeg.ann.live.plan import SCAN_ROWS
 from skeg.ann.live.rows import LINK_ROWS
-from skeg.ann.live.state import CHUNK_ROWS, State
-from skeg.ann.live.view import SCAN_ROWS, View
+from skeg.ann.live.searching import exact_hits, nearest_hits
+from skeg.ann.live.state import CHUNK_ROWS, State, new_live
+from skeg.ann.live.view import View
 from skeg.ann.live.writer import Delete, Put, Writer
-from skeg.ann.parallel import available_cpus, shared_workers, spans
-from skeg.ann.searcher import QUERIES_A_CALL, segment_stats
+from skeg.ann.parallel import available_cpus, spans
+from skeg.ann.searcher import segment_stats
 from skeg.ann.settings import SearchSettings, Settings
 from skeg.ann.sources import open_source
-from skeg.ann.transform import Float32s, bad_row
+from skeg.ann.transform import Float32s
 from skeg.durability import Durability
-from skeg.errors import ClosedError, CorruptError, ReadOnlyError, StorageError, VectorError
+from skeg.errors import ClosedError, CorruptError, ReadOnlyError, StorageError
 from skeg.fileops import SYSTEM, FileOps, Lock
 
 LOCK = "writer.lock"
@@ -157,7 +157,7 @@ class LiveEngine:
         if view.segment is not None and view.is_plain:
             return view.segment.searcher.search_one(query, settings)
         ids, scores = np.empty(settings.n_hits, np.uint64), np.empty(settings.n_hits, np.float32)
-        status, count, *costs = view.search_one(query, settings, ids, scores)
+        status, count, *costs = view.search_one(query, settings, None, ids, scores)
         if status != OK:
             return None
         cost = (costs[0], costs[1], costs[2], settings.list_size)
@@ -166,34 +166,11 @@ class LiveEngine:
     def search_many(self, queries: Float32s, settings: Settings, threads: int) -> Hits:
         """Hits of queries (n, dim); `VectorError` for one that can't be, `CorruptError` for a damaged graph."""
         view = self.view
-        settings = view.settings.same(settings)
-        n, k = len(queries), settings.n_hits
-        out = (np.full((n, k), 2**64 - 1, np.uint64), np.full((n, k), -np.inf, np.float32), np.zeros(n, np.int64))
-        pieces = spans(n, QUERIES_A_CALL)
-        costs = np.zeros((len(pieces), 3), np.int64)
-
-        def work(piece: int, _worker: int) -> None:
-            status, at = view.search_many(queries, pieces[piece], settings, costs[piece], out)
-            if status != OK:
-                raise self._failure(view, status, queries[at], at)
-
-        shared_workers(min(threads, max(len(pieces), 1))).run(len(pieces), work)
-        return Hits(*out[:2], self.manifest.metric, (*costs.sum(axis=0).tolist(), settings.list_size))
-
-    def _failure(self, view: View, status: int, query: Float32s, row: int) -> Exception:
-        if status == GRAPH_DAMAGED and view.segment is not None:
-            return view.segment.searcher.failure(status, query, row)
-        return bad_row(status == QUERY_ZERO, query, row, "query")
+        return nearest_hits(view, queries, view.settings.same(settings), None, threads)
 
     def search_exactly(self, queries: Float32s, settings: Settings, threads: int) -> Hits:
         """Hits of queries (n, dim) by comparing with every row."""
-        view = self.view
-        parts = [(p.vectors[: p.count], p.ids[: p.count], p.alive[: p.count].copy()) for p in view.parts]
-        try:
-            ids, scores, _ = scan_vectors(parts, queries, settings.n_hits, self.manifest.metric, threads)
-        except VectorError as error:
-            raise (error if view.segment is None else view.segment.searcher.not_in_range(error)) from error
-        return Hits(ids, scores, self.manifest.metric, (0, 0, len(queries) * len(view), 0))
+        return exact_hits(self.view, queries, settings, None, threads)
 
     # Reading
 
@@ -409,5 +386,4 @@ def _make_live(path: Path) -> None:
     """Give the manifest of an index that never changed what one that changes needs."""
     manifest = read_manifest(path)
     if manifest.live is None:
-        live = Live(uid=secrets.token_hex(16), generation=1, first_log=1)
-        write_manifest(path, attrs.evolve(manifest, live=live))
+        write_manifest(path, attrs.evolve(manifest, live=new_live()))

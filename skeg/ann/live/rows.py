@@ -188,6 +188,10 @@ class LiveRows:
         """Row of an id, -1 if it is not here."""
         return self._row_of.get(vector_id, -1)
 
+    def payload(self, row: int) -> bytes:
+        """Encoded payload of a row, empty if it has none."""
+        return self.payloads[row]
+
     def link(self, stop: int) -> None:
         """Take the rows up to ``stop`` into the graph; one thread at a time."""
         while self.linked < stop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,13 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from skeg.ann.format import MANIFEST, Manifest
+from skeg.ann.format import MANIFEST, Live, Manifest
+from skeg.ann.live.parts import SegmentPart
 from skeg.ann.live.rows import Encoded, LiveRows
-from skeg.ann.live.view import SegmentPart, View
+from skeg.ann.live.view import View
 from skeg.ann.params import DEFAULT_LIST_SIZE, GraphParams
 from skeg.ann.searcher import GraphSearcher
 from skeg.ann.segment import GraphSegment
-from skeg.ann.settings import SearchSettings
 from skeg.ann.transform import Float32s, RowTransform
 from skeg.errors import CorruptError, ParameterError
 
@@ -89,8 +90,7 @@ class State:
     def adopt(self, manifest: Manifest, segment: SegmentPart | None, rows: Sequence[LiveRows]) -> None:
         """Hold this segment and these rows from now on."""
         self.manifest = manifest
-        self._settings = SearchSettings(attrs.evolve(manifest, kind="int8"), 8, 0)
-        self.view = View.of(segment, rows or [self._new_rows(segment)], self._settings)
+        self.view = View.of(self.path, manifest, segment, rows or [self._new_rows(segment)])
 
     def retune(self, manifest: Manifest) -> None:
         """Take over a manifest that differs in the settings of a search only."""
@@ -162,7 +162,7 @@ class State:
     def add_part(self) -> None:
         """Add rows to a new part from now on."""
         view = self.view
-        self.view = View.of(view.segment, [*view.rows, self._new_rows(view.segment)], self._settings)
+        self.view = View.of(self.path, self.manifest, view.segment, [*view.rows, self._new_rows(view.segment)])
 
     def freeze(self, first_log: int) -> Snapshot:
         """What a merge takes together; from now on rows are added to a new part, and it is noted what changes."""
@@ -192,3 +192,16 @@ class State:
 def empty_search() -> dict[str, Any]:
     """Settings of the search of an index that has no segment yet."""
     return {"list_size": DEFAULT_LIST_SIZE, "margins": [], "code_error": 0.0}
+
+
+def empty_manifest(dim: int, metric: str, kind: str, params: GraphParams) -> Manifest:
+    """Manifest of a new index without rows."""
+    return Manifest(
+        backend="disk", dim=dim, count=0, metric=metric, kind=kind, files={}, build=params.as_dict(),
+        search=empty_search(), live=new_live(),
+    )  # fmt: skip
+
+
+def new_live() -> Live:
+    """What the manifest of an index says that has never changed yet."""
+    return Live(uid=secrets.token_hex(16), generation=1, first_log=1)

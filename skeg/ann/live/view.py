@@ -7,84 +7,35 @@ be looked at. Whoever searches holds the view it began with; parts only ever gai
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 import numpy.typing as npt
 
-from skeg.ann.kernels.lookup import find_rows
+from skeg.ann.format import Manifest
 from skeg.ann.kernels.search import MARGIN_RANK, OK
-from skeg.ann.kernels.search_part import SCAN_RUN, WALK, WALK_MOST, bundle_admission, search_part, search_part_many
+from skeg.ann.kernels.search_part import bundle_admission, search_part, search_part_many
+from skeg.ann.live.parts import Part, SegmentPart
+from skeg.ann.live.plan import Strategy, choose, choose_filtered
 from skeg.ann.live.rows import LiveRows
-from skeg.ann.searcher import GraphSearcher
+from skeg.ann.live.selection import Filter, Selection
 from skeg.ann.settings import SearchSettings, Settings
 from skeg.ann.workspace import PartSpace
 from skeg.jit import resolve
 
-SCAN_ROWS = 16_384
-"""Rows in memory up to which all are read. Reading 5,882 of 384 dimensions took 26 us; a walk by them that found as
-much met half of them and took 85 us (117,659 rows of which 5 % were replaced, 2,000 queries)."""
-
-MOST_DEAD = 0.15
-"""Share of dead rows up to which a walk is one as if all were alive."""
-
 LIVE_DEPTH = 2
 """Rows of a part in memory that are scored exactly, as a multiple of the hits wanted: its codes have 8 bits."""
 
-EXPAND_MORE_MAX = 4.0
-"""How many times as many rows a walk expands, at most, because some of those it meets are dead."""
+SELECTION_BYTES = 64 << 20
+"""What is remembered of filters for each part."""
 
 Ids = npt.NDArray[np.uint64]
-Plan = tuple[int, int, int, int, int]
 
-
-class SegmentPart:
-    """A segment of which rows may be dead."""
-
-    def __init__(self, searcher: GraphSearcher) -> None:
-        segment = searcher.open_segment()
-        self.searcher = searcher
-        self.ids: Ids = segment.ids
-        self.vectors = segment.vectors
-        self.count = len(segment.ids)
-        self.alive = np.ones(self.count, np.uint8)
-        self.n_dead = 0
-        self.bundle = searcher.open_bundle()
-        self.quantizer = segment.quantizer
-        self.longest = searcher.max_degree
-        self.run = len(segment.regions) + len(segment.cells)
-        self.fields = segment.fields
-
-    @property
-    def n_alive(self) -> int:
-        """Rows that are not dead."""
-        return self.count - self.n_dead
-
-    def rows_of(self, ids: Ids) -> npt.NDArray[np.int64]:
-        """Row of each id (n,), -1 if it is not here or dead."""
-        segment = self.searcher.open_segment()
-        rows = np.empty(len(ids), np.int64)
-        find_rows(segment.ids, segment.id_order, ids, rows)
-        rows[self.alive[rows] == 0] = -1  # row -1 is the last one; if that is dead, -1 stays -1
-        return rows
-
-    def row_of(self, vector_id: int) -> int:
-        """Row of an id, -1 if it is not here or dead."""
-        return int(self.rows_of(np.array([vector_id], np.uint64))[0])
-
-    def remove(self, ids: Ids) -> None:
-        """Mark the rows of those ids (n,) that are here as dead."""
-        rows = self.rows_of(ids)
-        rows = rows[rows >= 0]
-        self.alive[rows] = 0
-        self.n_dead += len(rows)
-
-
-Part = SegmentPart | LiveRows
-"""A part of an index: rows with ids and vectors, of which some are alive."""
+Chosen = tuple[Selection, ...] | None
+"""What a filter selects from each part; None for no filter."""
 
 
 class PartSearch:
@@ -96,63 +47,71 @@ class PartSearch:
         none = np.zeros(0, np.uint8)
         self._admitted = bundle_admission(part.alive, part.alive, none, np.zeros(0, np.uint32))
         self._idle: list[PartSpace] = []
+        self._selections: dict[Hashable, Selection] = {}
         self._call: Any = None
 
-    def _numbers(self, given: Settings) -> tuple[Any, ...]:
-        """The numbers of a search, in this part."""
+    def knows(self, wanted: Filter) -> bool:
+        """Whether the rows that a filter wants were found out before."""
+        known = self._selections.get(wanted.key)
+        return known is not None and known.n_rows == self.part.count
+
+    def select(self, wanted: Filter) -> Selection:
+        """The rows that a filter wants; what was found out before is used again."""
+        count = self.part.count
+        known = self._selections.get(wanted.key)
+        if known is not None and known.n_rows == count:
+            return known
+        selection = Selection(self.part, wanted.mask(self.part, count))
+        if sum(some.nbytes for some in self._selections.values()) > SELECTION_BYTES:
+            self._selections.clear()
+        self._selections[wanted.key] = selection
+        return selection
+
+    def strategy(self, given: Settings, selection: Selection | None, *, thorough: bool = False) -> Strategy:
+        """How a search goes about it; thorough: so that it misses nothing."""
         part, numbers = self.part, given.numbers
         if isinstance(part, LiveRows):
             depth = given.rerank if given.rerank is not None else LIVE_DEPTH * max(given.n_hits, MARGIN_RANK)
             numbers = self.settings.get(given.k, given.search_list_size, depth).numbers
-        more = min(part.count / max(part.n_alive, 1), EXPAND_MORE_MAX)
-        n_expand = int(numbers[4] * more)
-        return (*numbers[:3], max(numbers[3], n_expand), n_expand, *numbers[5:])
-
-    def _plan(self, n_hits: int) -> Plan:
-        part = self.part
-        if not isinstance(part, LiveRows):
-            dead = part.n_dead / part.count
-            if dead <= MOST_DEAD:
-                return WALK_MOST, math.ceil(2 * dead * max(n_hits, MARGIN_RANK)), 0, 0, 0
-            return WALK, 1, 0, 0, 0
-        linked = part.linked  # before the count: a row that is linked in between is read twice rather than never
-        count = part.count
-        if count <= SCAN_ROWS or not linked:
-            return SCAN_RUN, 1, 0, count, 0
-        return WALK, 1, linked, count, min(linked, part.n_entries)
+        if selection is None:
+            return choose(part, numbers, given.n_hits, thorough=thorough)
+        known = selection.strategies.get((numbers, thorough))
+        if known is None:
+            known = choose_filtered(part, numbers, selection, thorough=thorough)
+            selection.strategies[numbers, thorough] = known
+        return known
 
     def _borrow(self, numbers: tuple[Any, ...]) -> PartSpace:
         try:
             space = self._idle.pop()
         except IndexError:
-            space = PartSpace(
-                self.part.quantizer, len(self.part.alive), getattr(self.part, "run", 0), self.part.longest
-            )
+            space = PartSpace(self.part.quantizer, len(self.part.alive), self.part.run, self.part.longest)
         space.fit(int(numbers[3]), int(numbers[7]))
         return space
 
     def one(
-        self, query: Any, given: Settings, known: int, ids: Ids, scores: npt.NDArray[np.float32]
+        self, query: Any, strategy: Strategy, selection: Selection | None, known: int, ids: Ids, scores: Any
     ) -> tuple[int, ...]:
         """Search for one query; arguments and result as those of `search_part`."""
-        numbers = self._numbers(given)
-        space = self._borrow(numbers)
-        tables = (self.part.bundle.table, space.table, space.rooms, self._admitted.table)
-        args = (query, numbers, self._plan(given.n_hits), *tables, known, ids, scores)
+        space = self._borrow(strategy.numbers)
+        admitted = self._admitted if selection is None else selection.admitted
+        tables = (self.part.bundle.table, space.table, space.rooms, admitted.table)
+        args = (query, strategy.numbers, strategy.plan, *tables, known, ids, scores)
         if self._call is None:
             self._call = resolve(search_part, args)
         answer: tuple[int, ...] = self._call(*args)
         self._idle.append(space)
         return answer
 
-    def many(self, queries: Any, span: tuple[int, int], given: Settings, costs: Any, out: Any) -> tuple[int, int]:
+    def many(
+        self, queries: Any, span: tuple[int, int], given: Settings, selection: Selection | None, costs: Any, out: Any
+    ) -> tuple[int, int]:
         """Search for many queries; arguments and result as those of `search_part_many`."""
-        numbers = self._numbers(given)
-        space = self._borrow(numbers)
-        answer: tuple[int, int] = search_part_many(
-            queries, span, numbers, self._plan(given.n_hits), self.part.bundle.table, space.table, space.rooms,
-            self._admitted.table, costs, out,
-        )  # fmt: skip
+        strategy = self.strategy(given, selection)
+        space = self._borrow(strategy.numbers)
+        admitted = self._admitted if selection is None else selection.admitted
+        tables = (self.part.bundle.table, space.table, space.rooms, admitted.table)
+        answer: tuple[int, int] = search_part_many(queries, span, strategy.numbers, strategy.plan, *tables, costs, out)
         self._idle.append(space)
         return answer
 
@@ -165,15 +124,19 @@ class View:
     rows: tuple[LiveRows, ...]
     searches: tuple[PartSearch, ...]
     settings: SearchSettings
+    path: Path
+    metric: str
+    dim: int
 
     @classmethod
-    def of(cls, segment: SegmentPart | None, rows: Sequence[LiveRows], settings: SearchSettings) -> View:
-        """A view of these parts; settings : for rows in memory."""
+    def of(cls, path: Path, manifest: Manifest, segment: SegmentPart | None, rows: Sequence[LiveRows]) -> View:
+        """A view of these parts of the index in a folder."""
+        settings = SearchSettings(attrs.evolve(manifest, kind="int8"), 8, 0)  # for rows in memory
         searches = [PartSearch(part, settings) for part in rows]
         if segment is not None:
             searches.insert(0, PartSearch(segment, segment.searcher.settings))
         main = settings if segment is None else segment.searcher.settings
-        return cls(segment, tuple(rows), tuple(searches), main)
+        return cls(segment, tuple(rows), tuple(searches), main, path, manifest.metric, manifest.dim)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -205,24 +168,54 @@ class View:
                 return part, row
         return None
 
-    def search_one(self, query: Any, settings: Settings, ids: Ids, scores: Any) -> tuple[int, int, int, int, int]:
-        """(status, hits, rows scored, expanded, re-ranked) of one query; ids and scores (k,) are written."""
+    def select(self, wanted: Filter) -> tuple[Selection, ...]:
+        """The rows of each part that a filter wants; `FilterError` if it does not fit the types of the fields."""
+        if not all(search.knows(wanted) for search in self.searches):
+            wanted.check(self.parts)
+        return tuple(search.select(wanted) for search in self.searches)
+
+    def search_one(
+        self, query: Any, settings: Settings, chosen: Chosen, ids: Ids, scores: Any, *, thorough: bool = False
+    ) -> tuple[int, int, int, int, int]:
+        """(status, hits, rows scored, expanded, re-ranked) of one query; ids and scores (k,) are written.
+
+        There are fewer hits than wanted only if fewer rows are wanted: what walks don't find is looked for thoroughly.
+        """
         known = scored = expanded = reranked = 0
-        for search in self.searches:
-            if search.part.count:
-                status, known, *costs = search.one(query, settings, known, ids, scores)
-                if status != OK:
-                    return status, 0, 0, 0, 0
-                scored, expanded, reranked = scored + costs[0], expanded + costs[1], reranked + costs[2]
+        for search, selection in self._asked(chosen):
+            strategy = search.strategy(settings, selection, thorough=thorough)
+            status, known, *costs = search.one(query, strategy, selection, known, ids, scores)
+            if status != OK:
+                return status, 0, 0, 0, 0
+            scored, expanded, reranked = scored + costs[0], expanded + costs[1], reranked + costs[2]
+        if known < settings.n_hits and not thorough and known < self.n_wanted(chosen):
+            return self.search_one(query, settings, chosen, ids, scores, thorough=True)
         return OK, known, scored, expanded, reranked
 
     def search_many(
-        self, queries: Any, span: tuple[int, int], settings: Settings, costs: Any, out: Any
+        self, queries: Any, span: tuple[int, int], settings: Settings, chosen: Chosen, costs: Any, out: Any
     ) -> tuple[int, int]:
         """(status, query stopped at) of the queries of a span; costs and out as in `search_part_many`."""
-        for search in self.searches:
-            if search.part.count:
-                status, at = search.many(queries, span, settings, costs, out)
-                if status != OK:
-                    return status, at
+        for search, selection in self._asked(chosen):
+            status, at = search.many(queries, span, settings, selection, costs, out)
+            if status != OK:
+                return status, at
+        for i in range(*span):
+            if out[2][i] < settings.n_hits and out[2][i] < self.n_wanted(chosen):
+                out[2][i] = self.search_one(queries[i], settings, chosen, out[0][i], out[1][i], thorough=True)[1]
         return OK, span[1]
+
+    def n_wanted(self, chosen: Chosen) -> int:
+        """Rows that could be hits."""
+        return len(self) if chosen is None else sum(selection.count for selection in chosen)
+
+    def explain(self, settings: Settings, chosen: Chosen) -> Strategy | None:
+        """How the largest part is searched; None if there is nothing to search."""
+        asked = max(self._asked(chosen), key=lambda pair: pair[0].part.count, default=None)
+        return None if asked is None else asked[0].strategy(settings, asked[1])
+
+    def _asked(self, chosen: Chosen) -> list[tuple[PartSearch, Selection | None]]:
+        """The parts in which there is something to look for."""
+        if chosen is None:
+            return [(search, None) for search in self.searches if search.part.count]
+        return [(search, some) for search, some in zip(self.searches, chosen, strict=True) if some.count]
