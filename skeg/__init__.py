@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from skeg.errors import (
     ClosedError,
     CorruptError,
+    FilterError,
     FormatError,
     LockedError,
     MissingExtraError,
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ClosedError",
     "CorruptError",
+    "FilterError",
     "FormatError",
     "LockedError",
     "MissingExtraError",

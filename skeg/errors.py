@@ -28,6 +28,40 @@ class ParameterError(SkegError, ValueError):
         return f"{self.parameter}={self.value!r}: expected {self.expected}"
 
 
+class FilterError(ParameterError):
+    """A filter can't be read (`position` says where) or does not fit the types of a field (`field` says which).
+
+    Parameters
+    ----------
+    text : str
+        The filter; for an error of types, the condition that does not fit.
+    expected : str
+        What could have stood there.
+    found : str
+        What stood there.
+    position : int, optional
+        Character of `text`, from 0; its length for the end.
+    field : str, optional
+        The field whose values have other types.
+    """
+
+    def __init__(
+        self, text: str, expected: str, found: str, position: int | None = None, field: str | None = None
+    ) -> None:
+        super().__init__("filter", text, expected)
+        self.text = text
+        self.found = found
+        self.position = position
+        self.field = field
+
+    def __str__(self) -> str:
+        place = f"position {self.position}" if self.field is None else f"field {self.field!r}"
+        return f"filter, {place}: expected {self.expected}, found {self.found}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.text, self.expected, self.found, self.position, self.field)
+
+
 class VectorError(SkegError, ValueError):
     """An array of vectors or ids can't be used: wrong shape or dtype, not finite, zero under cosine, duplicate."""
 

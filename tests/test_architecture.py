@@ -54,6 +54,7 @@ LAYERS: list[list[str]] = [
     ["skeg.ann.live.state"],
     ["skeg.ann.live.writer", "skeg.ann.live.merge", "skeg.ann.live.opening"],
     ["skeg.ann.live.engine"],
+    ["skeg.ann.writable"],
     ["skeg.ann.index", "skeg.ann.flat"],
     ["skeg.ann.build"],
     ["skeg.ann"],

@@ -1,7 +1,8 @@
 """Vector search: build graph indexes offline, open them in any process, scan flat ones.
 
     build_index(source, path)     a Vamana index of a file or an array of vectors, in a folder
-    Index.open(path)              search it
+    Index.open(path)              search it, by filters too
+    Index.create(path, dim)       an index that changes: add, update, delete, search meanwhile
     FlatIndex.create(path, dim)   a growing index that is scanned whole
     exact_search, recall_at_k     ground truth, and how much of it was found
 
@@ -15,5 +16,6 @@ from skeg.ann.hits import Hits
 from skeg.ann.index import Index
 from skeg.ann.progress import Progress
 from skeg.ann.recall import recall_at_k
+from skeg.durability import Durability
 
-__all__ = ["FlatIndex", "Hits", "Index", "Progress", "build_index", "exact_search", "recall_at_k"]
+__all__ = ["Durability", "FlatIndex", "Hits", "Index", "Progress", "build_index", "exact_search", "recall_at_k"]

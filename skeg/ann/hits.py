@@ -50,16 +50,6 @@ class Hits:
         """Metric of the scores."""
         return self._metric
 
-    @property
-    def cost(self) -> tuple[int, int, int, int]:
-        """The first four numbers of `stats`."""
-        return self._cost
-
-    @property
-    def plan(self) -> tuple[str, str] | None:
-        """How rows that match a filter were searched, and why; None without a filter."""
-        return self._plan
-
     def __iter__(self) -> Iterator[npt.NDArray[Any]]:
         yield self.ids
         yield self.scores
@@ -73,6 +63,20 @@ class Hits:
         count = int(self.counts[0])
         payloads = None if self.payloads is None else self.payloads[0]
         return Hits(self.ids[0, :count], self.scores[0, :count], self.metric, self._cost, self._plan, payloads)
+
+    def within(self, radius: float) -> Hits:
+        """The hits of n queries whose score is at least this, in as many columns as any query has.
+
+        Parameters
+        ----------
+        radius : float
+            Least score.
+        """
+        inside = self.scores >= np.float32(radius)
+        width = int(inside.sum(axis=1).max(initial=0))
+        ids = np.where(inside, self.ids, np.uint64(MISSING_ID))[:, :width]
+        scores = np.where(inside, self.scores, np.float32(-np.inf))[:, :width]
+        return Hits(ids, scores, self.metric, self._cost, self._plan)
 
     @property
     def counts(self) -> Any:

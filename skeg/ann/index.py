@@ -12,13 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from skeg.ann import tuning
-from skeg.ann.exact import checked_norms
-from skeg.ann.filters.payload import encode_payloads
 from skeg.ann.format import read_manifest, write_manifest
 from skeg.ann.hits import Hits
 from skeg.ann.live.engine import LiveEngine
 from skeg.ann.live.parts import SegmentPart
-from skeg.ann.live.searching import Question, answer
+from skeg.ann.live.searching import Question, answer, payloads_of
 from skeg.ann.live.state import empty_manifest
 from skeg.ann.live.view import View
 from skeg.ann.metric import METRICS
@@ -27,9 +25,9 @@ from skeg.ann.params import DIM_MAX, GraphParams, default_kind
 from skeg.ann.quantizers import KINDS
 from skeg.ann.searcher import GraphSearcher, search_any
 from skeg.ann.segment import GraphSegment
-from skeg.checks import RESERVED_ID, as_choice, as_int, as_some_ids, as_vectors, check_unique_ids
-from skeg.durability import Durability, as_durability
-from skeg.errors import CorruptError, FormatError, NotFoundError, ReadOnlyError, VectorError
+from skeg.ann.writable import Writable, check_found
+from skeg.checks import RESERVED_ID, as_choice, as_int, as_some_ids
+from skeg.errors import CorruptError, FormatError
 from skeg.files import AnyPath, BuildFolder
 
 _FLOAT32 = np.dtype(np.float32)
@@ -38,7 +36,7 @@ _ndarray = np.ndarray  # one look-up less, in what every search runs
 Ids = npt.NDArray[np.uint64]
 
 
-class Index:
+class Index(Writable):
     """A Vamana index in a folder; made by `build_index` or `Index.create`, opened by `Index.open`.
 
     Searching is safe from any number of threads and processes at a time, and so is writing from any number of threads
@@ -212,124 +210,19 @@ class Index:
         return search_any(searcher, q, settings, threads, exact=exact)
 
     def _answer(self, q: Any, question: Question) -> Hits:
-        searcher = self._searcher
-        searcher.check_open()
-        if isinstance(searcher, LiveEngine):
-            view = searcher.view
-        elif self._view is None:
-            view = self._view = View.of(self._path, searcher.manifest, SegmentPart(searcher), [])
-        else:
-            view = self._view
+        view = self._parts()
         question = attrs.evolve(question, settings=view.settings.same(question.settings))
         return answer(view, q, question, self.ids)
 
-    def add(
-        self,
-        ids: Any,
-        vectors: Any,
-        *,
-        payloads: Any = None,
-        on_conflict: str = "replace",
-        durability: Durability = Durability.SYNC,
-    ) -> int:
-        """Add vectors, which the next search finds.
-
-        Parameters
-        ----------
-        ids : int or array_like (n,) of integers
-            Unique, below 2**64 - 1.
-        vectors : array_like (dim,) or (n, dim)
-            Any real dtype; kept as float32.
-        payloads : sequence, or a single one with a single id, optional
-            What goes with each vector: a mapping of str to str, int, float, bool or list of str, text of ``key=value``
-            words, bytes, or None.
-        on_conflict : {"replace", "error", "skip"}
-            What to do about an id that the index holds: replace vector and payload, raise, or leave it as it is.
-        durability : Durability
-            What the vectors survive once this returns.
-
-        Returns
-        -------
-        int
-            How many were added or replaced.
-
-        Raises
-        ------
-        VectorError
-            A vector of another dimension, not finite, or zero under cosine (its row is named); ids that repeat, or that
-            the index holds when ``on_conflict`` is "error". Nothing is added then, except when a thousand or more
-            vectors are added with "error": those before the thousand with the id that is held.
-        ParameterError
-            A payload that can't be (its row is named), or another argument.
-        ReadOnlyError
-            The index was opened for reading.
-        StorageError
-            The disk is full or failed; what this call added before stays.
-        """
-        engine = self._writing()
-        as_choice("on_conflict", on_conflict, ("replace", "error", "skip"))
-        as_durability("durability", durability)
-        wanted, is_single = as_some_ids(ids)
-        given = as_vectors(np.reshape(vectors, (1, -1)) if is_single else vectors, self._dim)
-        if len(given) != len(wanted):
-            raise VectorError("ids", expected=f"{len(given)}, one for each vector", found=f"{len(wanted)}")
-        check_unique_ids(wanted)
-        checked_norms(given, self._metric)
-        return engine.put(
-            wanted, given, encode_payloads(payloads, len(wanted), is_single=is_single), on_conflict, durability
-        )
-
-    def delete(self, ids: Any, *, durability: Durability = Durability.SYNC) -> int:
-        """Delete vectors and their payloads; what they took on the disk is given back by a merge, see `consolidate`.
-
-        Parameters
-        ----------
-        ids : int or array_like (n,) of integers
-            Those that the index does not hold, and repeated ones, count for nothing.
-        durability : Durability
-            What the deletion survives once this returns.
-
-        Returns
-        -------
-        int
-            How many there were.
-
-        Raises
-        ------
-        VectorError
-            What can't be an id.
-        ReadOnlyError
-            The index was opened for reading.
-        StorageError
-            The disk is full or failed.
-        """
-        engine = self._writing()
-        as_durability("durability", durability)
-        return engine.delete(np.unique(as_some_ids(ids)[0]), durability)
-
-    def consolidate(self, *, threads: int | None = None, memory_limit: int | None = None, progress: Any = None) -> None:
-        """Merge everything that was written into one new segment; nothing of what was deleted is left on the disk.
-
-        The index does this by itself, in the background, when a tenth has changed. Others can go on searching and
-        writing meanwhile; what they write is merged the next time.
-
-        Parameters
-        ----------
-        threads : int, optional
-            By default one for each processor.
-        memory_limit : int, optional
-            Bytes of anonymous memory to stay under, as for `build_index`.
-        progress : callable, optional
-            Called with `Progress` at most ten times a second.
-
-        Raises
-        ------
-        ReadOnlyError
-            The index was opened for reading.
-        StorageError
-            The disk is full or failed; the index stays as it was and usable.
-        """
-        self._writing().consolidate(thread_count(threads), memory_limit, progress)
+    def _parts(self) -> View:
+        """The parts of the index now; `ClosedError` once it is closed."""
+        searcher = self._searcher
+        searcher.check_open()
+        if isinstance(searcher, LiveEngine):
+            return searcher.view
+        if self._view is None:
+            self._view = View.of(self._path, searcher.manifest, SegmentPart(searcher), [])
+        return self._view
 
     def refresh(self) -> bool:
         """See what the writing process has written since this index was opened, or refreshed.
@@ -368,9 +261,30 @@ class Index:
         """
         wanted, is_single = as_some_ids(ids)
         vectors, found = self._searcher.find(wanted)
-        if not found.all():
-            raise NotFoundError(f"id {int(wanted[int(found.argmin())])} is not in {self._path}")
+        check_found(found, wanted, self._path)
         return vectors[0] if is_single else vectors
+
+    def payloads(self, ids: Any) -> Any:
+        """What goes with stored vectors, as it was given.
+
+        Parameters
+        ----------
+        ids : int or array_like (n,) of integers
+
+        Returns
+        -------
+        payload for one id, list of n payloads for many
+            A dict, text or bytes; None where there is none.
+
+        Raises
+        ------
+        NotFoundError
+            An id that the index does not hold; the message names the first.
+        """
+        wanted, is_single = as_some_ids(ids)
+        check_found(self._searcher.find(wanted)[1], wanted, self._path)
+        found = payloads_of(self._parts(), wanted, len(wanted))
+        return found[0] if is_single else found
 
     def ids(self) -> Ids:
         """All ids (n,), ascending; `CorruptError` if the file's order of them names rows that are not there."""
@@ -467,12 +381,6 @@ class Index:
         """
         self._view = None
         self._searcher.close()
-
-    def _writing(self) -> LiveEngine:
-        self._searcher.check_open()
-        if self._engine is None:
-            raise ReadOnlyError(self._path, "the index was opened for reading")
-        return self._engine
 
     def __enter__(self) -> Self:
         return self

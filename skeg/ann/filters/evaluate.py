@@ -23,9 +23,10 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from skeg.ann.filters.errors import FilterError, shortened
+from skeg.ann.filters.brief import shortened
 from skeg.ann.filters.literal import KINDS, Kind, Literal
 from skeg.ann.filters.nodes import And, Equals, Exists, In, Node, Not, Or, Range
+from skeg.errors import FilterError
 
 Mask = npt.NDArray[np.bool_]
 """One byte for each row, 1 where it is kept."""

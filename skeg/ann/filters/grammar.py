@@ -27,11 +27,11 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from skeg.ann.filters.errors import FilterError, shortened
+from skeg.ann.filters.brief import shortened
 from skeg.ann.filters.literal import Literal
 from skeg.ann.filters.nodes import And, Equals, Exists, In, Node, Not, Or, Range
 from skeg.ann.filters.words import RESERVED, WHITESPACE, WORD, keyword
-from skeg.errors import ParameterError
+from skeg.errors import FilterError, ParameterError
 
 FILTER_BYTES_MAX = 1 << 16
 """Bytes of a filter in UTF-8."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import attrs
 
-from skeg.ann.filters.errors import brief, shortened
+from skeg.ann.filters.brief import brief, shortened
 from skeg.ann.filters.words import INT_MAX, INT_MIN, is_utf8, keyword, spelled_string, typed
 from skeg.errors import ParameterError
 

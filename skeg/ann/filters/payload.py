@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from skeg.ann.filters.errors import brief, shortened
+from skeg.ann.filters.brief import brief, shortened
 from skeg.ann.filters.literal import Scalar
 from skeg.ann.filters.words import INT_MAX, INT_MIN, is_utf8, split_words, typed
 from skeg.errors import ParameterError

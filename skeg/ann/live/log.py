@@ -6,6 +6,7 @@ nobody knows what is on the disk: writing ends, and only opening the index again
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,9 @@ PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE}
 
 RESERVE_BYTES = 1 << 20
 """Space reserved ahead of the end: a sync then need not record a new size of the file."""
+
+UNFINISHED = ".new"
+"""Added to the name of a log until its header is written."""
 
 
 def log_name(number: int) -> str:
@@ -67,27 +71,34 @@ class LogWriter:
         self._place = fmt.place_of(header.uid, header.number)
         self._buffer: list[bytes] = []
         with disk_errors(self.path, "open the log"):
-            self._file: File = ops.open(self.path, write=True, create=end is None)
             if end is None:
-                self._start(header, folder, ops)
-            else:
-                self._end = self._written = end
+                self._begin(header, folder, ops)
+            self._file: File = ops.open(self.path, write=True)
+            self._end = self._written = fmt.HEADER_BYTES if end is None else end
+            if end is not None:
                 if self._file.size() > end:
                     self._file.truncate(end)
                 self._file.sync()
         self._durable = self._end
         self._reserved = self._end
 
-    def _start(self, header: fmt.LogHeader, folder: Path, ops: FileOps) -> None:
+    def _begin(self, header: fmt.LogHeader, folder: Path, ops: FileOps) -> None:
+        """Make the file, which takes its name with its header in it: nobody finds it without."""
+        made = folder / f"{self.path.name}{UNFINISHED}"
+        with contextlib.suppress(FileNotFoundError):
+            ops.unlink(made)
+        file = ops.open(made, create=True)
         try:
-            write_all(self._file, fmt.pack_header(header), 0)
-            self._file.sync()
-            ops.sync_dir(folder)
+            write_all(file, fmt.pack_header(header), 0)
+            file.sync()
+            file.close()
+            ops.rename(made, self.path)
         except OSError:
-            self._file.close()
-            ops.unlink(self.path)
+            file.close()
+            with contextlib.suppress(OSError):
+                ops.unlink(made)
             raise
-        self._end = self._written = fmt.HEADER_BYTES
+        ops.sync_dir(folder)
 
     @property
     def nbytes(self) -> int:

@@ -8,7 +8,7 @@ import attrs
 
 from skeg.ann.format import MANIFEST, Manifest
 from skeg.ann.live.format import LogHeader, PutRecord
-from skeg.ann.live.log import LogReader, log_name, log_numbers
+from skeg.ann.live.log import UNFINISHED, LogReader, log_name, log_numbers
 from skeg.ann.live.state import State
 from skeg.errors import CorruptError, VectorError
 from skeg.fileops import SYSTEM, FileOps
@@ -106,6 +106,7 @@ def remove_leftovers(path: Path, manifest: Manifest, ops: FileOps = SYSTEM) -> i
     with disk_errors(path, "list the folder"):
         names = ops.listdir(path)
     old = [log_name(number) for number in log_numbers(names) if number < live.first_log]
+    old += [name for name in names if name.startswith("log-") and name.endswith(UNFINISHED)]
     current = manifest.segment if manifest.count else None
     old += [name for name in names if name.startswith("segment-") and name != current]
     old += [name for name in names if name.startswith(f"{MANIFEST}.building-")]

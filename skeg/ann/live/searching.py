@@ -120,10 +120,7 @@ def _within(view: View, queries: Float32s, question: Question, chosen: Chosen) -
         if most in {0, k} or not len(queries) or (hits.scores[:, -1] < radius).all():
             break
         k *= 4
-    inside = hits.scores >= radius
-    width = int(inside.sum(axis=1).max(initial=0))
-    hits.ids[~inside], hits.scores[~inside] = MISSING_ID, -np.inf
-    return Hits(hits.ids[:, :width], hits.scores[:, :width], view.metric, hits.cost, hits.plan)
+    return hits.within(float(radius))
 
 
 def payloads_of(view: View, ids: npt.NDArray[np.uint64], count: int) -> list[Any]:

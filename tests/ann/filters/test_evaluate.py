@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from skeg.ann.filters.errors import FilterError
 from skeg.ann.filters.evaluate import all_kinds, check_types, evaluate
 from skeg.ann.filters.grammar import parse_filter
 from skeg.ann.filters.literal import KIND_OF
 from skeg.ann.filters.merge import merge_columns
 from skeg.ann.filters.nodes import And, Equals, Exists, In, Not, Or, Range
 from skeg.ann.filters.payload import fields_of
+from skeg.errors import FilterError
 from tests.ann.filters.reference import Merged, growing, matches, nodes, payloads, stored
 
 

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skeg.ann.filters.errors import FilterError
 from skeg.ann.filters.grammar import FILTER_BYTES_MAX, FILTER_DEPTH_MAX, FILTER_VALUES_MAX, parse_filter
 from skeg.ann.filters.literal import Literal
 from skeg.ann.filters.nodes import And, Equals, Exists, In, Not, Or, Range
 from skeg.ann.filters.words import RESERVED
-from skeg.errors import ParameterError, SkegError
+from skeg.errors import FilterError, ParameterError, SkegError
 from tests.ann.filters.reference import nodes
 
 word, string = Literal.of_word, Literal.of_string
