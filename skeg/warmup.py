@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from skeg.ann import FlatIndex, Progress, build_index
+from skeg.ann import FlatIndex, Index, Progress, build_index
 from skeg.ann.metric import METRICS
 from skeg.ann.quantizers import KINDS
 from skeg.jit import FAMILY, JIT_DISABLED, cache_folder
@@ -65,6 +65,12 @@ def _use(vectors: np.ndarray, kind: str, metric: str, path: Path) -> None:
         index.search(vectors[:5], k=5, threads=2)
         index.search(vectors[:5], k=5, exact=True)
         index.verify()
+    with Index.open(path, mode="rw") as index:
+        index.delete(np.arange(100))
+        index.search(vectors[0], k=5)
+        index.search(vectors[:5], k=5)
+        index.search(vectors[0], k=5, filter=np.arange(150))
+        index.consolidate(threads=1)
     with FlatIndex.create(None, _DIM, kind=kind, metric=metric) as flat:
         flat.add(np.arange(len(vectors)), vectors)
         flat.search(vectors[0], k=5)

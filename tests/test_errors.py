@@ -11,6 +11,7 @@ from skeg import errors
 from skeg.errors import (
     ClosedError,
     CorruptError,
+    FilterError,
     FormatError,
     LockedError,
     MissingExtraError,
@@ -26,6 +27,8 @@ from skeg.errors import (
 
 EXAMPLES = [
     (ParameterError("k", 0, "at least 1"), "k=0: expected at least 1"),
+    (FilterError("a =", "a value", "the end", position=3), "filter, position 3: expected a value, found the end"),
+    (FilterError("a = b", "numbers", "'b'", field="a"), "filter, field 'a': expected numbers, found 'b'"),
     (VectorError("queries", expected="a", found="b"), "queries: expected a, found b"),
     (VectorError("vectors", expected="a", found="b", row=7), "vectors, row 7: expected a, found b"),
     (NotFoundError("id 3"), "id 3"),
@@ -46,6 +49,7 @@ EXAMPLES = [
 
 BUILTINS = {
     ParameterError: ValueError,
+    FilterError: ParameterError,
     VectorError: ValueError,
     NotFoundError: KeyError,
     ValueTypeError: ValueError,

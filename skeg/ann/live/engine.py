@@ -28,6 +28,7 @@ from skeg.ann.live.state import CHUNK_ROWS, State, new_live
 from skeg.ann.live.view import View
 from skeg.ann.live.writer import Delete, Put, Writer
 from skeg.ann.parallel import available_cpus, spans
+from skeg.ann.progress import Progress
 from skeg.ann.searcher import segment_stats
 from skeg.ann.settings import SearchSettings, Settings
 from skeg.ann.sources import open_source
@@ -40,6 +41,10 @@ LOCK = "writer.lock"
 
 OPEN_TRIES = 20
 """How often a reader tries to open an index that is merged again and again meanwhile."""
+
+BULK_SHARE = 0.5
+"""Rows added at a time that are written into a new segment at once, as a share of the segment's: fewer are quicker to
+log, and are merged in the background."""
 
 MERGE_THREADS = 1
 """Threads of a merge in the background."""
@@ -179,10 +184,11 @@ class LiveEngine:
         view = self.view
         vectors = np.zeros((len(ids), self.manifest.dim), np.float32)
         found = np.zeros(len(ids), np.bool_)
-        for i, vector_id in enumerate(ids.tolist()):
-            place = view.locate(vector_id)
-            if place is not None:
-                vectors[i], found[i] = place[0].vectors[place[1]], True
+        for part in view.parts:
+            rows = part.rows_of(ids) if part.count else np.full(len(ids), -1)
+            here = rows >= 0
+            vectors[here] = part.vectors[rows[here]]
+            found |= here
         return vectors, found
 
     def ids(self) -> Ids:
@@ -244,7 +250,8 @@ class LiveEngine:
     ) -> int:
         """Add rows, in chunks; gives how many. Many at a time become a part of a new segment at once."""
         writer = self._writing()
-        if len(ids) >= self._state.merge_rows and on_conflict == "replace":
+        enough = max(self._state.merge_rows, int(BULK_SHARE * self._state.manifest.count))
+        if len(ids) >= enough and on_conflict == "replace":
             self.merge(Added(ids, open_source(vectors), payloads), threads=available_cpus())
             return len(ids)
         count = 0
@@ -327,7 +334,7 @@ class LiveEngine:
             self._merger.wake(SYNC_AFTER_S)
         if self._state.newest.count > SCAN_ROWS and self._state.newest.tail >= LINK_ROWS:
             self._linker.wake()
-        if self._state.wants_merge:
+        if self._state.wants_merge and self._merger.error is None:
             self._merger.wake()
 
     def _link(self) -> None:
@@ -339,7 +346,12 @@ class LiveEngine:
         writer = self._writing()
         writer.flush()
         if self._state.wants_merge:
-            self.merge()
+            self.merge(progress=self._go_on)
+
+    def _go_on(self, _: Progress) -> None:
+        """End a merge in the background when the index is being closed."""
+        if self._merger.stopped:
+            raise ClosedError(f"{self.path}: the index is being closed")
 
     def stats(self) -> dict[str, Any]:
         """What there is to merge, and what that would give back."""
@@ -353,6 +365,7 @@ class LiveEngine:
         return {
             **segment_stats(self.manifest, segment),
             "count": len(view),
+            "bytes_on_disk": self.disk_bytes + (0 if log is None else log.nbytes),
             "generation": 0 if live is None else live.generation,
             "rows_delta": in_memory,
             "rows_dead": dead + sum(rows.n_dead for rows in view.rows),

@@ -19,7 +19,7 @@ SYNC_AFTER_S = 0.5
 NICENESS = 15
 """Added to the niceness of the thread that merges."""
 
-RETRY_AFTER_S = 5.0
+RETRY_AFTER_S = 30.0
 """How long after a merge that failed the next one is tried."""
 
 _logger = logging.getLogger("skeg")
@@ -87,6 +87,8 @@ class Background:
                 again = self._job()
                 self.error = None
             except Exception as error:  # noqa: BLE001 - whatever it is, the index goes on without
+                if self.stopped:
+                    return
                 self.error = error
                 again = RETRY_AFTER_S
                 _logger.warning("background work on an index failed: %s", error)

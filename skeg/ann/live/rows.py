@@ -188,6 +188,11 @@ class LiveRows:
         """Row of an id, -1 if it is not here."""
         return self._row_of.get(vector_id, -1)
 
+    def rows_of(self, ids: Ids) -> npt.NDArray[np.int64]:
+        """Row of each id (n,), -1 if it is not here."""
+        row_of = self._row_of
+        return np.fromiter((row_of.get(vector_id, -1) for vector_id in ids.tolist()), np.int64, len(ids))
+
     def payload(self, row: int) -> bytes:
         """Encoded payload of a row, empty if it has none."""
         return self.payloads[row]

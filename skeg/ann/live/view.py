@@ -154,10 +154,10 @@ class View:
 
     def holds(self, ids: Ids) -> npt.NDArray[np.bool_]:
         """Whether each id (n,) is here."""
-        found = np.zeros(len(ids), np.bool_) if self.segment is None else self.segment.rows_of(ids) >= 0
-        for rows in self.rows:
-            if rows.count:
-                found |= np.fromiter((rows.row_of(i) >= 0 for i in ids.tolist()), np.bool_, len(ids))
+        found = np.zeros(len(ids), np.bool_)
+        for part in self.parts:
+            if part.count:
+                found |= part.rows_of(ids) >= 0
         return found
 
     def locate(self, vector_id: int) -> tuple[Part, int] | None:
