@@ -16,7 +16,7 @@ from skeg.ann.quantizers import KINDS
 from skeg.jit import FAMILY, JIT_DISABLED, cache_folder
 from skeg.kv.batches import Packer
 from skeg.kv.entries import KeyHash
-from skeg.kv.index import Index
+from skeg.kv.index import Index as Locations
 from skeg.kv.scan import Walk, scan_by_kernel
 
 # More vectors than a build batch starts with, so that links are pruned and reversed too.
@@ -43,7 +43,7 @@ def warm_up(*, progress: Callable[[Progress], None] | None = None) -> dict[str, 
     scan_by_kernel(bytes(64), 0, Walk(0, compacted=False, last_seq=0), KeyHash(0))
     if not JIT_DISABLED:
         Packer(KeyHash(0)).use_kernel()
-        Index().use_kernel()
+        Locations().use_kernel()
     with tempfile.TemporaryDirectory(prefix="skeg-warmup-") as folder:
         for done, (kind, metric) in enumerate(work, 1):
             _use(vectors, kind, metric, Path(folder) / f"{kind}-{metric}.index")

@@ -44,9 +44,14 @@ class Background:
         self._nice = nice
         self._wake = threading.Condition()
         self._woken = False
-        self.stopped = False
+        self._stop = threading.Event()
         self._again: float | None = None
         self._thread: threading.Thread | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called."""
+        return self._stop.is_set()
 
     def wake(self, after_s: float = 0.0) -> None:
         """Have the job done, at once or within some time."""
@@ -56,7 +61,7 @@ class Background:
                 self._again = due if self._again is None else min(due, self._again)
             else:
                 self._woken = True
-            if self._thread is None and not self.stopped:
+            if self._thread is None and not self._stop.is_set():
                 self._thread = threading.Thread(target=self._run, name=f"skeg-ann-{self._name}", daemon=True)
                 self._thread.start()
             self._wake.notify_all()
@@ -64,7 +69,7 @@ class Background:
     def stop(self) -> None:
         """End the thread, once the job it may be at is done."""
         with self._wake:
-            self.stopped = True
+            self._stop.set()
             self._wake.notify_all()
             thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
@@ -75,19 +80,19 @@ class Background:
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
         while True:
             with self._wake:
-                while not self._woken and not self.stopped:
+                while not self._woken and not self._stop.is_set():
                     left = None if self._again is None else self._again - time.monotonic()
                     if left is not None and left <= 0:
                         break
                     self._wake.wait(left)
-                if self.stopped:
+                if self._stop.is_set():
                     return
                 self._woken, self._again = False, None
             try:
                 again = self._job()
                 self.error = None
             except Exception as error:  # noqa: BLE001 - whatever it is, the index goes on without
-                if self.stopped:
+                if self._stop.is_set():
                     return
                 self.error = error
                 again = RETRY_AFTER_S
