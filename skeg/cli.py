@@ -16,6 +16,7 @@ import skeg
 from skeg import report
 from skeg.cli_common import Commands, existing_path, json_option, show, show_findings
 from skeg.cli_kv import kv
+from skeg.cli_live import add, consolidate, delete
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -100,12 +101,20 @@ def build(source: str, index: Path, ids: str | None, json_output: bool, **settin
 @_queries
 @_k
 @click.option("--list-size", type=int, help="Candidates kept during the walk. [default: stored in the index]")
+@click.option("--filter", "condition", metavar="TEXT", help="Only vectors whose payloads match, as 'year > 1990'.")
 @click.option("--exact", is_flag=True, help="Compare with every vector instead of walking the graph.")
 @_threads
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write .npy (ids) or .ndjson instead.")
 @json_option
 def search(
-    index: Path, queries: str, k: int, list_size: int | None, out: Path | None, json_output: bool, **how: Any
+    index: Path,
+    queries: str,
+    k: int,
+    list_size: int | None,
+    condition: str | None,
+    out: Path | None,
+    json_output: bool,
+    **how: Any,
 ) -> None:
     """Print the K nearest vectors of every query vector.
 
@@ -118,6 +127,8 @@ def search(
         check_answers_path(out)
     if list_size is not None:
         how["search_list_size"] = list_size
+    if condition is not None:
+        how["filter"] = condition
     with open_index(index) as opened:
         hits = opened.search(read_rows(queries), k, **how)
     if out is not None:
@@ -215,4 +226,5 @@ def demo(folder: Path | None, json_output: bool) -> None:
     click.echo(report.as_json(result) if json_output else report.demo_text(result))
 
 
-main.add_command(kv)
+for _command in (add, delete, consolidate, kv):
+    main.add_command(_command)

@@ -77,7 +77,7 @@ LAYERS: list[list[str]] = [
     ["skeg.report"],
     ["skeg.describe", "skeg.exchange", "skeg.warmup", "skeg.demo"],
     ["skeg.cli_common"],
-    ["skeg.cli_kv"],
+    ["skeg.cli_kv", "skeg.cli_live"],
     ["skeg.cli"],
     ["skeg.__main__"],
 ]
@@ -95,6 +95,7 @@ LATE_IMPORTS: dict[str, dict[str, str]] = {
     "skeg.jit": {"llvmlite": "the CPU's features are not needed with the JIT disabled"},
     "skeg.cli": {"skeg.*": "`skeg --help` answers without loading Numba"},
     "skeg.cli_kv": {"skeg.*": "as skeg.cli"},
+    "skeg.cli_live": {"skeg.*": "as skeg.cli"},
     "skeg.kv.scan": {"skeg.*": "a small store opens without loading Numba"},
     "skeg.kv.batches": {"skeg.*": "as skeg.kv.scan"},
     "skeg.kv.index": {"skeg.*": "as skeg.kv.scan"},

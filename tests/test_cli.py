@@ -248,7 +248,7 @@ def test_every_error_has_an_exit_code_and_no_traceback(kind, monkeypatch):
     def fail():
         error = kind.__new__(kind)
         error.__dict__.update(path="p", problem="q", offset=None, expected=None, found=None, what="w", row=None)
-        error.__dict__.update(parameter="p", value=b"1", key=b"k", feature="f", extra="e")
+        error.__dict__.update(parameter="p", value=b"1", key=b"k", feature="f", extra="e", field=None, position=0)
         raise error
 
     monkeypatch.setitem(cli.main.commands, "fail", fail)

@@ -280,11 +280,18 @@ class GraphSegment:
             return [self._finding(f"id of row {ordered[bad[0] + 1]}", "unique and in order", f"{ids[bad[0] + 1]}")]
         return []
 
-    def _check_graph(self, max_degree: int) -> list[CorruptError]:
+    def check_lists(self, max_degree: int) -> list[CorruptError]:
+        """A neighbor list that names rows that are not there, itself, or one twice."""
         row = int(check_lists(self.links, self.offsets, max_degree, np.zeros(max_degree + 1, np.int64)))
         if row >= 0:
             wanted = f"at most {max_degree} different other rows below {len(self.ids)}"
             return [self._finding(f"neighbor list of row {row}", wanted, "another list")]
+        return []
+
+    def _check_graph(self, max_degree: int) -> list[CorruptError]:
+        findings = self.check_lists(max_degree)
+        if findings:
+            return findings
         n = len(self.ids)
         reached = np.zeros(n, np.uint8)
         count = int(

@@ -111,21 +111,28 @@ def nearest_cells(cells: Any, centroids: Any, query: Any, usable: Any, work: Any
 
 
 @kernel()
-def mark_usable(cells: Any, wanted: Any, usable: Any) -> None:
+def mark_usable(cells: Any, wanted: Any, usable: Any) -> Any:
     """Mark (1) in ``usable`` the cells, and the regions, that have a wanted row; see `nearest_cells`.
 
-    wanted uint8 (n,), by row. Twin: ``reference.mark_usable``.
+    wanted uint8 (n,), by row, or longer. Gives 0, or `DAMAGED` if regions or cells can't be. Twin:
+    ``reference.mark_usable``.
     """
-    n_regions = cells.regions.shape[0] - 1
+    n_regions = np.int64(cells.regions.shape[0] - 1)
+    n_cells = np.int64(cells.cells.shape[0] - 1)
     for region in range(n_regions):
         some_cell = np.uint8(0)
+        if np.int64(cells.regions[region + 1]) > n_cells:
+            return np.int64(DAMAGED)
         for cell in range(np.int64(cells.regions[region]), np.int64(cells.regions[region + 1])):
             some_row = np.uint8(0)
+            if np.int64(cells.cells[cell + 1]) > wanted.shape[0]:
+                return np.int64(DAMAGED)
             for row in range(np.int64(cells.cells[cell]), np.int64(cells.cells[cell + 1])):
                 some_row |= wanted[row]
             usable[n_regions + cell] = some_row
             some_cell |= some_row
         usable[region] = some_cell
+    return np.int64(0)
 
 
 @kernel()

@@ -117,6 +117,8 @@ class Merge:
         ------
         StorageError
             The disk is full; nothing of the new segment is left.
+        CorruptError
+            The old segment is damaged.
         VectorError
             A row to be added can't be encoded.
         """
@@ -148,6 +150,8 @@ class Merge:
         if self._old is None or len(self._kept) < REBUILD_SHARE * max(self.count, self._old.count):
             return None
         segment = self._old.searcher.open_segment()
+        for finding in segment.check_lists(self._old.longest):
+            raise finding
         new_row = np.full(self._old.count, -1, np.int64)
         new_row[self._kept] = np.arange(len(self._kept))
         graph = Graph(segment.links, segment.offsets[:-1], segment.offsets[1:])

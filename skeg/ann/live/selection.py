@@ -18,7 +18,7 @@ from skeg.ann.kernels.cells import Cells, mark_usable
 from skeg.ann.kernels.search_part import bundle_admission
 from skeg.ann.live.parts import Part, SegmentPart
 from skeg.checks import as_ids, as_real_array
-from skeg.errors import ParameterError
+from skeg.errors import CorruptError, ParameterError
 
 FEW_IDS = 16
 """Ids are looked up one by one where there are so many rows for each."""
@@ -138,7 +138,8 @@ class Selection:
         if isinstance(part, SegmentPart):
             segment = part.searcher.open_segment()
             usable = np.zeros(part.run - 2, np.uint8)
-            mark_usable(Cells(segment.regions, segment.cells, 0), self.wanted, usable)
+            if mark_usable(Cells(segment.regions, segment.cells, 0), self.wanted, usable):
+                raise CorruptError(segment.hot.path, "cells that can't be; verify() tells more")
         self.admitted: Bundle = bundle_admission(part.alive, self.wanted, usable, rows)
         self.strategies: dict[Hashable, Any] = {}
         self.nbytes = self.wanted.nbytes + rows.nbytes + usable.nbytes
