@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from skeg.ann.kernels.cells import ROWS_A_CELL, keys_of_run, nearest_cells
-from skeg.ann.kernels.pool import PAST_EVERY_KEY, distance_of, insert, key_within, pack, row_of
+from skeg.ann.kernels.pool import PAST_EVERY_KEY, distance_of, insert, pack, row_of
 from skeg.ann.kernels.score import PREFETCH_AHEAD, ask_for, estimate_of, lines_of, product_of
 from skeg.ann.kernels.simd import prefetch_row
 from skeg.ann.kernels.walk import DAMAGED, next_epoch
@@ -57,22 +57,28 @@ def is_admitted(admission: Any, row: Any) -> Any:
 
 
 @kernel(inline=True)
+def _last_within(found: Any, n_found: Any, aim: Any, reach: Any) -> Any:
+    """The largest key of the distance ``reach`` behind the k-th admitted row, or behind the floor if it is farther."""
+    if n_found < aim.k or reach == np.float32(np.inf):
+        return PAST_EVERY_KEY
+    return pack(max(distance_of(found[aim.k - 1]), aim.floor) + reach, 0) | np.int64(0xFFFFFFFF)
+
+
+@kernel(inline=True)
 def last_worth_expanding(found: Any, n_found: Any, aim: Any) -> Any:
     """The largest key that is worth expanding."""
-    if n_found < aim.k or aim.margin == np.float32(np.inf):
-        return PAST_EVERY_KEY
-    return pack(max(distance_of(found[aim.k - 1]), aim.floor) + aim.margin, 0) | np.int64(0xFFFFFFFF)
+    return _last_within(found, n_found, aim, aim.margin)
 
 
 @kernel(inline=True)
 def note(found: Any, n_found: Any, aim: Any, key: Any) -> Any:
     """Keep the key of an admitted row if it is near enough; gives how many are kept."""
-    last = key_within(found, n_found, aim.k, aim.slack)
+    last = _last_within(found, n_found, aim, aim.slack)
     if key > last or (n_found == aim.keys and key >= found[n_found - 1]):
         return n_found
     insert(found, n_found, aim.keys, key)
     n_found = min(n_found + 1, aim.keys)
-    last = key_within(found, n_found, aim.k, aim.slack)
+    last = _last_within(found, n_found, aim, aim.slack)
     while found[n_found - 1] > last:
         n_found -= 1
     return n_found

@@ -99,13 +99,15 @@ def rerank(
         prefetch_row(vectors, row_of(pool[i]), n_lines)
     count: Any = np.int64(known)
     k = out_ids.shape[0]
+    if known:
+        # Before anything is offered: what will be replaced must not push another out.
+        for i in range(depth):
+            count = _withdraw(out_ids, out_scores, count, ids[row_of(pool[i])])
     for i in range(depth):
         if i + ahead < depth:
             prefetch_row(vectors, row_of(pool[i + ahead]), n_lines)
         row = row_of(pool[i])
         score = exact_score(vectors, row, query, query_norm, metric)
-        if known:
-            count = _withdraw(out_ids, out_scores, count, ids[row])
         if count < k or score >= out_scores[k - 1]:
             count = offer(out_ids, out_scores, count, ids[row], score)
     for i in range(count, k):

@@ -53,17 +53,28 @@ def bundle_rooms(found: Any, bridges: Any) -> Bundle:
     return Bundle(found, bridges)
 
 
+@kernel(fastmath=True)
+def _product(x: Any, y: Any) -> Any:
+    total = np.float32(0)
+    for j in range(x.shape[0]):
+        total += x[j] * y[j]
+    return total
+
+
 @kernel(inline=True)
-def _floor_distance(scores: Any, known: Any, metric: Any, norm: Any, work: Any) -> Any:
-    """Distance, as estimates count it, of the last of the hits known; -inf unless they are enough to count from."""
+def _floor_distance(scores: Any, known: Any, metric: Any, norm: Any, work: Any, raw: Any, mean: Any) -> Any:
+    """Distance, as estimates count it, of the last of the hits known; -inf unless they are enough to count from.
+
+    Estimates are those of centered rows: under cosine and inner product less by the product of query and mean.
+    """
     k = scores.shape[0]
     if known < k or k < MARGIN_RANK:
         return np.float32(-np.inf)
     score = scores[k - 1]
     if metric == COSINE:
-        return -score * norm
+        return _product(raw, mean) - score * norm
     if metric == IP:
-        return -score
+        return _product(raw, mean) - score
     return np.float32(-0.5) * (square_sum(work) + score)
 
 
@@ -140,14 +151,15 @@ def search_part(
     query = prepare_query(raw, metric, scheme, transform, work, digits, table)
     unit = np.float32(0.5) if metric == L2 else norm
     k = ids.shape[0]
-    floor = _floor_distance(scores, known, metric, norm, work)
-    rank = np.int64(max(k, MARGIN_RANK)) if floor == np.float32(-np.inf) else np.int64(1)
-    aim = Aim(np.int64(depth), rank, scaled(margin, unit), scaled(slack, unit), floor)
+    floor = _floor_distance(scores, known, metric, norm, work, raw, transform.mean)
+    rank = np.int64(max(k, MARGIN_RANK))
+    first = rank if floor == np.float32(-np.inf) else np.int64(1)
+    aim = Aim(np.int64(depth), first, scaled(margin, unit), scaled(slack, unit), floor)
     admission = Admission(take_u1_1(admitted, 0), take_u1_1(admitted, 1), take_u1_1(admitted, 2))
     found = take_i8(rooms, 0)
     part = (graph, rows, centroids, cells)
     if plan[0] == WALK_MOST:
-        bounds = Bounds(capacity, n_expand, aim.k + plan[1], aim.margin, aim.slack)
+        bounds = Bounds(capacity, n_expand, rank + plan[1], aim.margin, aim.slack)
         n_found = _walk_most(part, query, bounds, admission, aim, scratch, found)
     else:
         n_found = _look(

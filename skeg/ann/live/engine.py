@@ -193,7 +193,10 @@ class LiveEngine:
 
     def ids(self) -> Ids:
         """All ids (n,), ascending."""
-        parts = [part.ids[: part.count][part.alive[: part.count].astype(bool)] for part in self.view.parts]
+        view = self.view
+        if view.segment is not None and view.is_plain:
+            return view.segment.searcher.ids()
+        parts = [part.ids[: part.count][part.alive[: part.count].astype(bool)] for part in view.parts]
         return np.unique(np.concatenate(parts))
 
     def __len__(self) -> int:
@@ -257,7 +260,7 @@ class LiveEngine:
         count = 0
         for start, stop in spans(len(ids), CHUNK_ROWS):
             some = payloads[start:stop] if payloads else ()
-            count += writer.submit(Put(ids[start:stop], vectors[start:stop], some, on_conflict, durability))
+            count += writer.submit(Put(ids[start:stop], vectors[start:stop], some, on_conflict, durability, start))
         return count
 
     def delete(self, ids: Ids, durability: Durability) -> int:

@@ -61,7 +61,8 @@ VERSION = 1
 HEADER_BYTES = 64
 RECORD_BYTES = 32
 ALIGNMENT = 8
-BODY_BYTES_MAX = 1 << 30
+BODY_BYTES_MAX = 1 << 31
+"""More than 1,024 rows of the largest dimension with the largest payloads take."""
 
 PUT = 1
 DELETE = 2
@@ -225,16 +226,19 @@ def unpack_body(data: memoryview, head: RecordHead, dim: int) -> PutRecord | Del
     if len(body) < _COUNTS.size:
         return None
     count, blob_bytes = _COUNTS.unpack_from(body)
+    a_row = 8 if head.type == DELETE else 8 + 4 * dim + (4 if blob_bytes else 0)
+    if len(body) != _COUNTS.size + a_row * count + blob_bytes or (head.type == DELETE and blob_bytes):
+        return None
     at = _COUNTS.size
     ids = np.frombuffer(body[at : at + 8 * count], np.uint64).copy()
     at += 8 * count
     if head.type == DELETE:
-        return DeleteRecord(ids) if len(body) == at else None
+        return DeleteRecord(ids)
     vectors = np.frombuffer(body[at : at + 4 * dim * count], np.float32).copy()
     at += 4 * dim * count
     lengths = np.frombuffer(body[at : at + 4 * count], np.uint32) if blob_bytes else np.zeros(0, np.uint32)
     at += lengths.nbytes
-    if len(body) != at + blob_bytes or int(lengths.sum(dtype=np.uint64)) != blob_bytes or len(vectors) != count * dim:
+    if int(lengths.sum(dtype=np.uint64)) != blob_bytes:
         return None
     stops = np.cumsum(lengths, dtype=np.int64)
     blob = bytes(body[at:])

@@ -140,9 +140,16 @@ class LogWriter:
         with self._failures("write the log"):
             if self._end > self._reserved:
                 room = max(RESERVE_BYTES, self._end - self._reserved)
-                self._file.allocate(self._reserved, self._end - self._reserved + room)
+                with contextlib.suppress(OSError):  # a matter of speed: whether there is space, the write will tell
+                    self._file.allocate(self._reserved, self._end - self._reserved + room)
                 self._reserved = self._end + room
-            write_all(self._file, b"".join(self._buffer), self._written)
+            try:
+                write_all(self._file, b"".join(self._buffer), self._written)
+            except OSError:
+                # Whole records may be among what was written: nobody must find them behind the next one.
+                self._file.truncate(self._written)
+                self._reserved = self._written
+                raise
         self._buffer.clear()
         self._written = self._end
 
@@ -234,16 +241,21 @@ class LogReader:
         CorruptError
             A record is damaged that was durable, or says what can't be.
         """
-        base = self.end.offset
-        with disk_errors(self.path, "read"):
-            size = self._file.size()
-        data = memoryview(self._read(base, max(size - base, 0)))
-        at = 0
+        base, at, data = self.end.offset, 0, self._rest()
+        suspect = -1
         while True:
             head = fmt.read_record(data, at, base, self._place)
             if head is None:
-                self._check_torn(data[at:])
-                return
+                witness = fmt.find_witness(data[at:], self.end.offset, self._place)
+                if witness is None:
+                    return
+                if suspect == self.end.offset:
+                    problem = f"damaged record: the one at {witness} says that it was durable"
+                    raise CorruptError(self.path, problem, offset=suspect)
+                # A writer may have been at it, and at what follows, while this was read: then it is whole now.
+                suspect = self.end.offset
+                base, at, data = suspect, 0, self._rest()
+                continue
             record = fmt.unpack_body(data, head, self._dim) if head.seq == self.end.next_seq else None
             if record is None:
                 raise CorruptError(self.path, "record that can't be", offset=self.end.offset)
@@ -251,11 +263,12 @@ class LogReader:
             self.end = LogEnd(base + at, head.seq + 1)
             yield record
 
-    def _check_torn(self, rest: memoryview) -> None:
-        witness = fmt.find_witness(rest, self.end.offset, self._place)
-        if witness is not None:
-            problem = f"damaged record: the one at {witness} says that it was durable"
-            raise CorruptError(self.path, problem, offset=self.end.offset)
+    def _rest(self) -> memoryview:
+        """What is behind the records that were read."""
+        base = self.end.offset
+        with disk_errors(self.path, "read"):
+            size = self._file.size()
+        return memoryview(self._read(base, max(size - base, 0)))
 
     def _read(self, offset: int, length: int) -> bytes:
         with disk_errors(self.path, "read"):

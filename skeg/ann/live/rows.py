@@ -124,9 +124,9 @@ class LiveRows:
         a_row = sum(array.nbytes // self.capacity for array in arrays) + 4 * self.longest
         return self.count * (a_row + 128) + sum(map(len, self.payloads))
 
-    def encode(self, vectors: Float32s) -> Encoded:
-        """Codes of vectors (n, dim) float32; `VectorError` for one that can't be encoded."""
-        turned, squares = self.quantizer.transform.apply(vectors)
+    def encode(self, vectors: Float32s, first_row: int = 0) -> Encoded:
+        """Codes of vectors (n, dim) float32; `VectorError` for one that can't be, rows counted from ``first_row``."""
+        turned, squares = self.quantizer.transform.apply(vectors, first_row)
         return Encoded(*self.quantizer.encode(turned, squares), squares)
 
     def append(self, ids: Ids, vectors: Float32s, encoded: Encoded, payloads: Sequence[bytes]) -> None:

@@ -53,10 +53,17 @@ class Put(Operation):
     """Add rows, at most `CHUNK_ROWS`; the result is how many were added."""
 
     def __init__(
-        self, ids: Ids, vectors: Float32s, payloads: Sequence[bytes], on_conflict: str, durability: Durability
+        self,
+        ids: Ids,
+        vectors: Float32s,
+        payloads: Sequence[bytes],
+        on_conflict: str,
+        durability: Durability,
+        first_row: int = 0,
     ) -> None:
         super().__init__(durability)
         self.rows = len(ids)
+        self._first_row = first_row  # of the caller's, for errors
         self._ids, self._vectors, self._payloads = ids, vectors, payloads
         self._on_conflict = on_conflict
         self._encoded: Encoded
@@ -65,7 +72,7 @@ class Put(Operation):
         """Stage the rows; `VectorError` for a vector that can't be encoded, or an id that is there if that counts."""
         if self._on_conflict != "replace":
             self._check_conflicts(state, pending)
-        self._encoded = state.newest.encode(self._vectors)
+        self._encoded = state.newest.encode(self._vectors, self._first_row)
         if len(self._ids):
             log.stage(fmt.PUT, fmt.pack_put(self._ids, self._vectors, self._payloads))
             pending.update(dict.fromkeys(self._ids.tolist(), True))
@@ -74,8 +81,9 @@ class Put(Operation):
     def _check_conflicts(self, state: State, pending: dict[int, bool]) -> None:
         held = _holds(state, pending, self._ids)
         if self._on_conflict == "error" and held.any():
-            row = int(held.argmax())
-            raise VectorError("ids", expected="new ids", found=f"id {self._ids[row]}, which the index holds", row=row)
+            at = int(held.argmax())
+            found = f"id {self._ids[at]}, which the index holds"
+            raise VectorError("ids", expected="new ids", found=found, row=self._first_row + at)
         new = np.flatnonzero(~held)
         self._ids, self._vectors = self._ids[new], self._vectors[new]
         self._payloads = [self._payloads[i] for i in new.tolist()] if self._payloads else ()
@@ -180,9 +188,10 @@ class Writer:
             failure = StorageError(self.state.path, f"a write was interrupted ({error!r}); open the index again")
             if self.log is not None and self.log.stopped is None:
                 self.log.stopped = failure
-            for operation in (*operations, *self._queue):
+            while self._queue:  # others go on adding to it
+                operations.append(self._queue.popleft())
+            for operation in operations:
                 operation.error, operation.done = operation.error or failure, True
-            self._queue.clear()
             raise
 
     def _do(self, operations: list[Operation]) -> None:

@@ -165,8 +165,8 @@ def test_every_plan_gives_as_many_hits_as_match(index, monkeypatch, way, text):
             assert min(10, len(ids)) == len(hits)
             assert set(hits.ids.tolist()) <= set(ids)
             assert len(set(exact(query, ids, 10)) - set(hits.ids.tolist())) <= 1
-        in_segment = any(i < 450 for i in ids)
-        assert (way if in_segment else "scan of the matches") == hits.stats["plan"]
+        if any(i < 450 for i in ids):  # else there is nothing to search in the segment
+            assert way == hits.stats["plan"]
 
 
 def test_a_filter_that_was_used_before_notices_what_has_changed(tmp_path):
