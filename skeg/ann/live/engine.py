@@ -230,11 +230,16 @@ class LiveEngine:
         """See what a writer has written since; whether there was anything. The writer itself sees everything."""
         if self._writer is not None:
             return False
-        manifest = read_manifest(self.path)
-        if manifest.live == self.manifest.live:
-            applied = self._replay.run()
-            self._linker.wake()
-            return applied > 0
+        before = self.manifest.live
+        if read_manifest(self.path).live == before:
+            try:
+                applied = self._replay.run()
+            except StorageError:
+                if read_manifest(self.path).live == before:
+                    raise  # else a merge took away what was to be read
+            else:
+                self._linker.wake()
+                return applied > 0
         self._replay.close()
         self._open()
         self._linker.wake()
