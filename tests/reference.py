@@ -7,6 +7,8 @@ elsewhere twins work in float64 and are compared with a tolerance.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from skeg.ann.kernels import prune
@@ -165,9 +167,15 @@ def exact_scores(vectors, query, metric):
     return np.divide(products, norms, out=np.zeros(len(products)), where=norms > 0)
 
 
-def rerank(scores, ids, rows, k):
-    """(id, score) of the best k of the given rows, best first, equal scores by id."""
-    return sorted(((int(ids[r]), scores[r]) for r in rows), key=lambda hit: (-hit[1], hit[0]))[:k]
+def rerank(scores, ids, rows, k, known=()):
+    """(id, score) of the best k of the given rows, best first, equal scores by id.
+
+    Known hits, (id, score) as well, compete unless one of the rows has their id.
+    """
+    hits = [(int(ids[r]), scores[r]) for r in rows]
+    replaced = {number for number, _ in hits}
+    hits += [hit for hit in known if hit[0] not in replaced]
+    return sorted(hits, key=lambda hit: (-hit[1], hit[0]))[:k]
 
 
 # k-means
@@ -274,12 +282,23 @@ def walk(lists, pool, seen, estimates, bounds):
                 pool = offered(pool, pack(-estimates[neighbor], neighbor), bounds)
 
 
-def nearest_cells(regions, estimates, n_regions_wanted, n_cells_wanted):
-    """Numbers of the nearest cells among those of the nearest regions; estimates of regions come first."""
+def nearest_cells(regions, estimates, n_regions_wanted, n_cells_wanted, usable=()):
+    """Numbers of the nearest cells among those of the nearest regions; estimates of regions come first.
+
+    ``usable``, in the same order as estimates, is 0 for regions and cells that don't count; empty if all do.
+    """
     n_regions = len(regions) - 1
-    near = sorted(range(n_regions), key=lambda r: pack(-estimates[r], r))[:n_regions_wanted]
-    cells = [c for r in near for c in range(regions[r], regions[r + 1])]
+    counts = [bool(mark) for mark in usable] or [True] * len(estimates)
+    useful = [r for r in range(n_regions) if counts[r]]
+    near = sorted(useful, key=lambda r: pack(-estimates[r], r))[:n_regions_wanted]
+    cells = [c for r in near for c in range(regions[r], regions[r + 1]) if counts[n_regions + c]]
     return sorted(cells, key=lambda c: pack(-estimates[n_regions + c], c))[:n_cells_wanted]
+
+
+def mark_usable(regions, cells, wanted):
+    """1 for each region and then for each cell that has a wanted row, 0 for the others."""
+    of_cells = [int(any(wanted[start:stop])) for start, stop in pairwise(cells)]
+    return [int(any(of_cells[start:stop])) for start, stop in pairwise(regions)] + of_cells
 
 
 def begin_in_cells(found, cells, root, estimates, bounds, rows_a_cell):
@@ -291,6 +310,60 @@ def begin_in_cells(found, cells, root, estimates, bounds, rows_a_cell):
     for row in seen:
         pool = offered(pool, pack(-estimates[row], row), bounds)
     return pool, seen
+
+
+def last_admitted(found, aim, reach):
+    """The largest key at most ``reach`` behind the k-th admitted one, or behind the floor if that is farther."""
+    if len(found) < aim.k or reach == np.inf:
+        return float("inf")
+    return pack(F32(max(distance_of(found[aim.k - 1]), aim.floor) + F32(reach)), 0) | 0xFFFFFFFF
+
+
+def nearest_admitted(keys, aim):
+    """Of the keys of admitted rows the nearest, as many as there is room for, none too far behind the k-th."""
+    found = sorted(keys)[: aim.keys]
+    return [key for key in found if key <= last_admitted(found, aim, aim.slack)]
+
+
+def unseen_admitted(lists, row, seen, admitted, hops, room):
+    """What an expansion scores, which is added to ``seen``: neighbors not seen yet.
+
+    With two hops those that are admitted, and after them the admitted neighbors of those that are not, up to ``room``.
+    """
+    todo, bridges = [], []
+    for neighbor in lists[row]:
+        if neighbor not in seen:
+            seen.add(neighbor)
+            (todo if hops == 1 or admitted[neighbor] else bridges).append(neighbor)
+    for neighbor in [other for bridge in bridges for other in lists[bridge]]:
+        if admitted[neighbor] and neighbor not in seen and len(todo) < room:
+            seen.add(neighbor)
+            todo.append(neighbor)
+    return todo
+
+
+def walk_admitted(lists, begun, estimates, admitted, aim, capacity, n_expand, hops=1, room=10**9):
+    """(keys of the pool, keys found, rows expanded in order, number of rows scored) of a walk among admitted rows.
+
+    begun = (pool, found, rows seen). Again and again the nearest row that is not expanded yet among the first
+    ``n_expand`` of the pool is expanded, if it is within the margin of the k-th admitted one: what it leads to is
+    offered to ``found``, if admitted, and to the pool.
+    """
+    pool, found, seen = list(begun[0]), list(begun[1]), set(begun[2])
+    expanded, scored = [], 0
+    while True:
+        waiting = [key for key in pool[:n_expand] if key // 2 % 2**31 not in expanded]
+        if not waiting or waiting[0] > last_admitted(found, aim, aim.margin):
+            return pool, found, expanded, scored
+        row = waiting[0] // 2 % 2**31
+        expanded.append(row)
+        for neighbor in unseen_admitted(lists, row, seen, admitted, hops, room):
+            scored += 1
+            key = pack(-estimates[neighbor], neighbor)
+            if admitted[neighbor]:
+                found = nearest_admitted([*found, key], aim)
+            if key <= last_admitted(found, aim, aim.margin):
+                pool = sorted([*pool, key])[:capacity]
 
 
 def decode_rows(codes, scales, dim):
@@ -343,6 +416,23 @@ def robust_prune(rows, target, candidates, alpha, max_degree):
         if len(kept) == max_degree:
             break
     return kept
+
+
+def patch_list(lists, before, new_row, rows, alpha, max_degree, most=10**9):
+    """The list of a row that was ``before`` in an older graph; new_row: the row now of each there, -1 if it is gone.
+
+    A neighbor that is gone is replaced by the first `PATCH_LINKS` of its own list, and all are pruned, or rather the
+    nearest ``most`` of them.
+    """
+    if all(new_row[neighbor] >= 0 for neighbor in lists[before]):
+        return [new_row[neighbor] for neighbor in lists[before]]
+    row, candidates = new_row[before], set()
+    for neighbor in lists[before]:
+        places = [neighbor] if new_row[neighbor] >= 0 else lists[neighbor][: prune.PATCH_LINKS]
+        candidates |= {new_row[place] for place in places}
+    candidates -= {-1, row}
+    nearest = sorted(candidates, key=lambda c: pack(square_distance(rows, c, row), c))[:most]
+    return robust_prune(rows, row, nearest, alpha, max_degree)
 
 
 def group_by_target(points, neighbors, degrees):

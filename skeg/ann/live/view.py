@@ -190,7 +190,13 @@ class View:
             scored, expanded, reranked = scored + costs[0], expanded + costs[1], reranked + costs[2]
         if known < settings.n_hits and not thorough and known < self.n_wanted(chosen):
             return self.search_one(query, settings, chosen, ids, scores, thorough=True)
+        if self._has_repeats(ids, known):
+            return self.search_one(query, settings, chosen, ids, scores, thorough=thorough)
         return OK, known, scored, expanded, reranked
+
+    def _has_repeats(self, ids: Ids, count: int) -> bool:
+        """Whether a search met a row that was being replaced in memory, and its successor too."""
+        return any(rows.count for rows in self.rows) and len(set(ids[:count].tolist())) < count
 
     def search_many(
         self, queries: Any, span: tuple[int, int], settings: Settings, chosen: Chosen, costs: Any, out: Any
@@ -201,8 +207,9 @@ class View:
             if status != OK:
                 return status, at
         for i in range(*span):
-            if out[2][i] < settings.n_hits and out[2][i] < self.n_wanted(chosen):
-                out[2][i] = self.search_one(queries[i], settings, chosen, out[0][i], out[1][i], thorough=True)[1]
+            too_few = out[2][i] < settings.n_hits and out[2][i] < self.n_wanted(chosen)
+            if too_few or self._has_repeats(out[0][i], out[2][i]):
+                out[2][i] = self.search_one(queries[i], settings, chosen, out[0][i], out[1][i], thorough=too_few)[1]
         return OK, span[1]
 
     def n_wanted(self, chosen: Chosen) -> int:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skeg.ann.kernels.cells import CELLS, REGIONS, ROWS_A_CELL, Cells, begin_in_cells, nearest_cells, take_least
+from skeg.ann.kernels.cells import (
+    CELLS,
+    REGIONS,
+    ROWS_A_CELL,
+    Cells,
+    begin_in_cells,
+    mark_usable,
+    nearest_cells,
+    take_least,
+)
 from skeg.ann.kernels.pool import PAST_EVERY_KEY, Bounds
 from skeg.ann.kernels.score import Codes, Query
 from skeg.ann.kernels.walk import DAMAGED
@@ -40,16 +49,23 @@ class Scene:
         packed = Codes(8, codes, factors, np.zeros((1, 1), np.float32))
         return packed, reference.score_rows(packed, self.query, range(n))
 
-    def nearest(self):
+    def nearest(self, usable=()):
         found, scratch = np.full(CELLS, -1, np.int64), self.scratch
         count = nearest_cells(
-            Cells(self.regions, self.cells, 0), self.centroids, self.query, (scratch.products, scratch.estimates),
-            scratch.keys, found,
+            Cells(self.regions, self.cells, 0), self.centroids, self.query, np.array(usable, np.uint8),
+            (scratch.products, scratch.estimates), scratch.keys, found,
         )  # fmt: skip
         return count if count < 0 else found[:count].tolist()
 
-    def expected_cells(self):
-        return reference.nearest_cells(self.regions.tolist(), self.centroid_estimates, REGIONS, CELLS)
+    def expected_cells(self, usable=()):
+        return reference.nearest_cells(self.regions.tolist(), self.centroid_estimates, REGIONS, CELLS, usable)
+
+    def usable(self, wanted):
+        """What the kernel marks, around which nothing may be written."""
+        marks = np.full(len(self.regions) + len(self.cells), 77, np.uint8)
+        mark_usable(Cells(self.regions, self.cells, 0), np.array(wanted, np.uint8), marks[1:-1])
+        assert [77, 77] == marks[[0, -1]].tolist()
+        return marks[1:-1].tolist()
 
     def begun(self, bounds, root=0):
         self.scratch.counters[:] = 0
@@ -74,6 +90,38 @@ def test_cells_are_the_nearest_of_the_nearest_regions(rng, case, ties):
     for _ in range(4):
         scene = Scene(rng, SIZES[case], ties=ties)
         assert scene.expected_cells() == scene.nearest()
+
+
+@pytest.mark.parametrize("case", SIZES)
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_cells_that_are_of_no_use_are_passed_over(rng, case, ties, share):
+    for _ in range(4):
+        scene = Scene(rng, SIZES[case], ties=ties)
+        usable = reference.mark_usable(scene.regions.tolist(), scene.cells.tolist(), rng.random(scene.n) < share)
+        found = scene.nearest(usable)
+        assert scene.expected_cells(usable) == found
+        assert share > 0 or found == []
+        assert share < 1 or found == scene.nearest()
+
+
+def test_a_far_region_is_looked_at_if_no_near_one_is_of_use(rng):
+    """One cell of the region farthest from the query, which would never be chosen."""
+    scene = Scene(rng, SIZES["many"])
+    farthest = int(np.argmin(scene.centroid_estimates[: len(SIZES["many"])]))
+    cell = int(scene.regions[farthest])
+    assert cell not in scene.nearest()
+    wanted = np.arange(scene.n) == scene.cells[cell]
+    assert [cell] == scene.nearest(scene.usable(wanted))
+
+
+@pytest.mark.parametrize("case", [*SIZES, "empty cells"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_regions_and_cells_with_a_wanted_row_are_marked(rng, case, share):
+    for _ in range(4):
+        scene = Scene(rng, {**SIZES, "empty cells": [[0, 3], [0], [2, 0, 0]]}[case])
+        wanted = (rng.random(scene.n) < share).astype(np.uint8)
+        assert reference.mark_usable(scene.regions.tolist(), scene.cells.tolist(), wanted) == scene.usable(wanted)
 
 
 @pytest.mark.parametrize("case", SIZES)

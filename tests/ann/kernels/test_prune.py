@@ -248,3 +248,100 @@ def test_lists_beyond_the_maximum_degree_are_pruned_and_others_left_alone(rng):
             assert reference.robust_prune(rows, row, before, np.float32(1.1), 3) == after[row]
         else:
             assert before == after[row]
+
+
+def patched(lists, gone, vectors, *, max_degree, span=None, n_keys=64, alpha=1.1):
+    """(lists expected, lists written) for the rows of a span after the rows ``gone`` left; others are untouched."""
+    old_rows = [row for row in range(len(lists)) if row not in gone]
+    new_row = np.full(len(lists), -1, np.int64)
+    new_row[old_rows] = np.arange(len(old_rows))
+    slots = max(max_degree, *map(len, lists)) + 1
+    graph = reference.graph_of([[]] * len(old_rows), slots=slots)
+    graph.links[:] = untouched = 2**32 - 1
+    rows = reference.build_rows(vectors[old_rows]).rows
+    span = span or (0, len(old_rows))
+    prune.patch_lists(
+        span, np.array(old_rows, np.uint32), new_row, reference.graph_of(lists), graph.links, slots, graph.ends, rows,
+        (METRICS["l2"], 8, np.float32(alpha), max_degree), np.zeros(n_keys, np.int64), np.zeros(max_degree, np.uint32),
+    )  # fmt: skip
+    expected = [
+        reference.patch_list(lists, before, new_row.tolist(), rows, np.float32(alpha), max_degree, n_keys)
+        for before in old_rows
+    ]
+    blocks = graph.links.reshape(len(old_rows), slots)
+    assert (blocks[:, -1] == untouched).all(), "the room of the next row"
+    after = reference.lists_of(graph)
+    for row in set(range(len(old_rows))) - set(range(*span)):
+        assert after[row] == []
+        assert (blocks[row] == untouched).all()
+    return expected[slice(*span)], after[slice(*span)]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 24])
+@pytest.mark.parametrize("share", [0.0, 0.2, 0.6, 0.9])
+@pytest.mark.parametrize("max_degree", [1, 3, 6])
+def test_lists_are_patched_as_their_twin_does(rng, n, share, max_degree):
+    for n_keys in (1, 3, 64):
+        lists = [neighbors[:max_degree] for neighbors in reference.random_lists(rng, n, 6)]
+        gone = set(np.flatnonzero(rng.random(n) < share).tolist()) - {int(rng.integers(n))}
+        expected, after = patched(lists, gone, vectors_of(rng, n, 3), max_degree=max_degree, n_keys=n_keys)
+        assert expected == after
+        for row, neighbors in enumerate(after):
+            assert row not in neighbors
+            assert len(neighbors) == len(set(neighbors)) <= max_degree
+
+
+def test_a_list_of_which_nothing_is_gone_keeps_its_order_and_length(rng):
+    lists = [[3, 1, 2], [0], [], [2, 1, 0], []]
+    assert [[3, 1, 2], [0], [], [2, 1, 0]] == patched(lists, {4}, vectors_of(rng, 5, 3), max_degree=1)[1]
+
+
+def test_rows_after_one_that_is_gone_are_renamed(rng):
+    lists = [[], [3], [], [1, 2], [3, 1]]
+    assert [[2], [], [0, 1], [2, 0]] == patched(lists, {0}, vectors_of(rng, 5, 3), max_degree=2)[1]
+
+
+def test_a_neighbor_that_is_gone_is_replaced_by_its_neighbors():
+    """Rows on a line, the one that is gone between others: they find each other, except those that are gone too."""
+    vectors = np.arange(6, dtype=np.float32)[:, None] * np.ones((1, 16), np.float32)
+    lists = [[1], [0, 2, 5], [1], [4], [], []]
+    assert [[1, 4], [0, 4], [3], [], []] == patched(lists, {1}, vectors, max_degree=3, alpha=4.0)[1]
+    assert [[1], [0], [3], [], []] == patched(lists, {1}, vectors, max_degree=1)[1]
+    assert [[1], [0], [3], []] == patched(lists, {1, 5}, vectors, max_degree=3)[1]
+
+
+def test_a_row_whose_neighbors_are_gone_with_all_of_theirs_has_none_left(rng):
+    lists = [[1, 2], [2, 0], [1, 0], [0]]
+    assert [[], [0]] == patched(lists, {1, 2}, vectors_of(rng, 4, 3), max_degree=2)[1]
+
+
+def test_of_a_neighbor_that_is_gone_only_the_nearest_neighbors_are_considered(rng):
+    n = prune.PATCH_LINKS + 10
+    lists = [[1], list(range(2, n)), *[[]] * (n - 2)]
+    expected, after = patched(lists, {1}, vectors_of(rng, n, 3), max_degree=n, alpha=100.0)
+    assert expected == after
+    assert list(range(1, prune.PATCH_LINKS + 1)) == sorted(after[0])
+
+
+def test_only_the_lists_of_the_span_are_written(rng):
+    lists = reference.random_lists(rng, 20, 5)
+    for span in ((0, 0), (3, 9), (9, 17)):
+        expected, after = patched(lists, {2, 5, 11}, vectors_of(rng, 20, 3), max_degree=5, span=span)
+        assert expected == after
+
+
+def test_rows_that_are_all_the_same_are_patched_too():
+    lists = [[1, 2], [3, 4], [0, 1], [1, 0], [2, 1]]
+    expected, after = patched(lists, {1}, np.ones((5, 4), np.float32), max_degree=2)
+    assert expected == after
+    assert [[1], [0], [0], [1]] == after
+
+
+def test_an_offer_that_was_made_before_changes_nothing(rng):
+    rows = reference.build_rows(vectors_of(rng, 12, 3)).rows
+    for room in (1, 2, 5, 20):
+        keys, count, offers = np.zeros(room, np.int64), np.int64(0), []
+        for candidate in rng.integers(1, 12, 40).tolist():
+            offers.append(candidate)
+            count = prune._offer_once(rows, np.int64(0), np.int64(candidate), keys, np.int64(count))
+            assert sorted_keys(rows, 0, set(offers))[:room].tolist() == keys[:count].tolist()
