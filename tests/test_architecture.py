@@ -17,7 +17,7 @@ LAYERS: list[list[str]] = [
     ["skeg.errors"],
     ["skeg.checks", "skeg.binary", "skeg.jit", "skeg.durability"],
     ["skeg.files", "skeg.mapped"],
-    ["skeg.fileops", "skeg.signed", "skeg.layout", "skeg.container"],
+    ["skeg.fileops", "skeg.signed", "skeg.headers", "skeg.layout", "skeg.container"],
     ["skeg.ann.kernels", "skeg.ann.kernels.*", "skeg.kv.kernels", "skeg.kv.kernels.*"],
     [
         "skeg.ann.arrays",

@@ -23,17 +23,7 @@ class Space:
     def __init__(self, segment: GraphSegment, max_degree: int) -> None:
         run = max(len(segment.regions) + len(segment.cells), ROWS_A_CELL)
         self._query = query_room(segment.quantizer)
-        self._scratch = Scratch(
-            pool=np.zeros(0, np.int64),
-            tags=np.zeros(len(segment.ids), np.uint8),
-            epoch=np.zeros(1, np.uint8),
-            todo=np.zeros(max(max_degree, CELLS), np.int64),
-            expanded=np.zeros(0, np.int64),
-            counters=np.zeros(4, np.int64),
-            keys=np.zeros(run, np.int64),
-            products=np.zeros(run, np.int32),
-            estimates=np.zeros(run, np.float32),
-        )
+        self._scratch = _scratch(len(segment.ids), max(max_degree, CELLS), run)
         self.grow(0)
 
     def grow(self, capacity: int) -> None:
@@ -41,6 +31,21 @@ class Space:
         self.capacity = capacity
         self._bundle = bundle_space(self._scratch._replace(pool=np.zeros(capacity + 1, np.int64)), *self._query)
         self.table = self._bundle.table
+
+
+def _scratch(n: int, todo: int, run: int) -> Scratch:
+    """Scratch for n rows, lists of ``todo`` rows and runs of ``run``, as yet without a pool."""
+    return Scratch(
+        pool=np.zeros(0, np.int64),
+        tags=np.zeros(n, np.uint8),
+        epoch=np.zeros(1, np.uint8),
+        todo=np.zeros(todo, np.int64),
+        expanded=np.zeros(0, np.int64),
+        counters=np.zeros(4, np.int64),
+        keys=np.zeros(run, np.int64),
+        products=np.zeros(run, np.int32),
+        estimates=np.zeros(run, np.float32),
+    )
 
 
 def rescaled(queries: npt.NDArray[np.float32]) -> npt.NDArray[np.float32] | None:
@@ -70,17 +75,7 @@ class PartSpace:
     def __init__(self, quantizer: Quantizer, n: int, run: int, longest: int) -> None:
         run = max(run, ROWS_A_CELL, SCAN_ROWS)
         self._query = query_room(quantizer)
-        self._scratch = Scratch(
-            pool=np.zeros(0, np.int64),
-            tags=np.zeros(n, np.uint8),
-            epoch=np.zeros(1, np.uint8),
-            todo=np.zeros(max(longest, TWO_HOP_ROWS), np.int64),
-            expanded=np.zeros(0, np.int64),
-            counters=np.zeros(4, np.int64),
-            keys=np.zeros(run, np.int64),
-            products=np.zeros(run, np.int32),
-            estimates=np.zeros(run, np.float32),
-        )
+        self._scratch = _scratch(n, max(longest, TWO_HOP_ROWS), run)
         self._bridges = np.zeros(longest, np.int64)
         self._room = (-1, -1)
 

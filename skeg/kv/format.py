@@ -58,13 +58,14 @@ import numpy as np
 from numpy.typing import NDArray
 from xxhash import xxh3_64_intdigest
 
-from skeg.binary import Bytes, Record, align_up, checksum
-from skeg.errors import CorruptError, FormatError, VersionTooNewError
+from skeg.binary import Bytes, Record, align_up
+from skeg.errors import FormatError
 from skeg.files import AnyPath
+from skeg.headers import HEADER_BYTES as HEADER_BYTES  # noqa: PLC0414 - a name of this module too
+from skeg.headers import check_header, sign_header
 
 MAGIC = b"SKEGLOG\0"
 VERSION = 1
-HEADER_BYTES = 64
 COMPACTED = 1
 
 ALIGNMENT = 8
@@ -119,7 +120,7 @@ _HEADER: Record[_Header] = Record(_Header, "<8sII16sQIIQ", HEADER_BYTES - 8)
 def pack_header(header: SegmentHeader) -> bytes:
     """Return the 64 bytes of a segment header."""
     data = _HEADER.pack(_Header(MAGIC, VERSION, *header))
-    return data + _SUM.pack(checksum(data))
+    return sign_header(data)
 
 
 def unpack_header(data: bytes, path: AnyPath, *, shard_id: bytes, segment: int) -> SegmentHeader:
@@ -134,19 +135,8 @@ def unpack_header(data: bytes, path: AnyPath, *, shard_id: bytes, segment: int) 
     CorruptError
         Too short, or the checksum does not hold.
     """
-    if len(data) < HEADER_BYTES:
-        raise CorruptError(
-            path, "segment header cut short", offset=0, expected=f"{HEADER_BYTES} bytes", found=f"{len(data)} bytes"
-        )
+    check_header(data, path, "log segment", magic=MAGIC, version=VERSION)
     fields = _HEADER.unpack(data)
-    if fields.magic != MAGIC:
-        raise FormatError(path, "not a log segment", offset=0, expected=repr(MAGIC), found=repr(fields.magic))
-    if _SUM.unpack_from(data, HEADER_BYTES - 8)[0] != checksum(data[: HEADER_BYTES - 8]):
-        raise CorruptError(path, "segment header does not match its checksum", offset=HEADER_BYTES - 8)
-    if fields.version > VERSION:
-        raise VersionTooNewError(
-            path, "log segment of a newer version", offset=8, expected=f"at most {VERSION}", found=str(fields.version)
-        )
     header = SegmentHeader(*fields[2:])
     if header.shard_id != shard_id:
         raise FormatError(

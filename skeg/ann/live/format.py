@@ -52,13 +52,14 @@ import numpy as np
 import numpy.typing as npt
 from xxhash import xxh3_64
 
-from skeg.binary import Bytes, Record, align_up, checksum
-from skeg.errors import CorruptError, FormatError, VersionTooNewError
+from skeg.binary import Bytes, Record, align_up
+from skeg.errors import FormatError
 from skeg.files import AnyPath
+from skeg.headers import HEADER_BYTES as HEADER_BYTES  # noqa: PLC0414 - a name of this module too
+from skeg.headers import check_header, sign_header
 
 MAGIC = b"SKEGLIVE"
 VERSION = 1
-HEADER_BYTES = 64
 RECORD_BYTES = 32
 ALIGNMENT = 8
 BODY_BYTES_MAX = 1 << 31
@@ -100,7 +101,7 @@ _HEADER: Record[_Header] = Record(_Header, "<8sII16sQQQ", HEADER_BYTES - 8)
 def pack_header(header: LogHeader) -> bytes:
     """The 64 bytes of a header."""
     data = _HEADER.pack(_Header(MAGIC, VERSION, *header, 0))
-    return data + _SUM.pack(checksum(data))
+    return sign_header(data)
 
 
 def unpack_header(data: bytes, path: AnyPath, wanted: LogHeader) -> LogHeader:
@@ -115,19 +116,8 @@ def unpack_header(data: bytes, path: AnyPath, wanted: LogHeader) -> LogHeader:
     CorruptError
         Too short, or the checksum does not hold.
     """
-    if len(data) < HEADER_BYTES:
-        raise CorruptError(
-            path, "log header cut short", offset=0, expected=f"{HEADER_BYTES} bytes", found=f"{len(data)}"
-        )
+    check_header(data, path, "log of an index", magic=MAGIC, version=VERSION)
     fields = _HEADER.unpack(data)
-    if fields.magic != MAGIC:
-        raise FormatError(path, "not a log of an index", offset=0, expected=repr(MAGIC), found=repr(fields.magic))
-    if _SUM.unpack_from(data, HEADER_BYTES - 8)[0] != checksum(data[: HEADER_BYTES - 8]):
-        raise CorruptError(path, "log header does not match its checksum", offset=HEADER_BYTES - 8)
-    if fields.version > VERSION:
-        raise VersionTooNewError(
-            path, "log of a newer version", offset=8, expected=f"at most {VERSION}", found=str(fields.version)
-        )
     header = LogHeader(fields.dim, fields.uid, fields.number, fields.first_seq)
     if header[:3] != wanted[:3]:
         raise FormatError(path, "log of another index", expected=f"{wanted[:3]}", found=f"{header[:3]}")
