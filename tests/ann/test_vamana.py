@@ -124,17 +124,155 @@ def walk_for(row, build, digits, start, scratch):
     return walk(graph, codes, query, bounds, scratch, begin_at(start, np.float32(0), scratch))
 
 
-def test_a_row_is_found_by_a_walk_for_it(rng):
-    built, rows, _ = build(rng.standard_normal((600, 8)), max_degree=16, build_list_size=32)
-    steering, order = rows.steering, shuffled(600)
+def share_found(built, rows, wanted):
+    """Share of the rows ``wanted``, by their numbers before the graph was finished, that a walk for them meets."""
+    steering, order = rows.steering, shuffled(rows.n)
     codes = Codes(4, steering.codes[order], steering.factors[order], steering.vectors)
     scene = rows.rows, rows.metric, Graph(built.links, built.offsets[:-1], built.offsets[1:]), codes
-    scratch = reference.scratch_for(600, 16, 16)
+    scratch = reference.scratch_for(rows.n, 16, 16)
     found = 0
-    for row in range(600):
+    for row in np.flatnonzero(np.isin(order, wanted)).tolist():
         size = walk_for(np.int64(order[row]), scene, np.zeros(128, np.int8), np.int64(built.root), scratch)
         found += row in (scratch.pool[:size] >> 1) & 0x7FFFFFFF
-    assert found >= 0.98 * 600
+    return found / len(wanted)
+
+
+def test_a_row_is_found_by_a_walk_for_it(rng):
+    built, rows, _ = build(rng.standard_normal((600, 8)), max_degree=16, build_list_size=32)
+    assert share_found(built, rows, range(600)) >= 0.98
+
+
+def adopt(old_vectors, gone, new_vectors, metric="l2", *, threads=1, **params):
+    """`build` on from a finished graph of ``old_vectors`` of which the rows ``gone`` left and to which others come.
+
+    The rows that are left come first; ``gone`` counts them as the older graph does.
+    """
+    old, _, _ = build(old_vectors, metric, **params)
+    old_rows = np.array([row for row in range(len(old_vectors)) if row not in gone], np.uint32)
+    new_row = np.full(len(old_vectors), -1, np.int64)
+    new_row[old_rows] = np.arange(len(old_rows))
+    left = np.asarray(old_vectors)[shuffled(len(old_vectors))[old_rows]]
+    rows = reference.build_rows(np.concatenate([left, new_vectors]).astype(np.float32), metric)
+    n_left = len(left)
+    medoid = int(rows.rows.squares[:n_left].argmin())
+    added = np.random.default_rng(3).permutation(np.arange(n_left, rows.n, dtype=np.uint32))
+    order = np.concatenate([insertion_order(n_left, medoid, 0), added])
+    with Workers(threads) as workers:
+        builder = GraphBuilder(rows, GraphParams(**{**SMALL, **params}), order, workers, largest=rows.n)
+        builder.adopt(Graph(old.links, old.offsets[:-1], old.offsets[1:]), old_rows, new_row)
+        builder.run(n_left)
+        return builder.finish(shuffled(rows.n)), rows, medoid
+
+
+GONE = {
+    "none": slice(0),
+    "the first": slice(1),
+    "every third": slice(None, None, 3),
+    "every other": slice(None, None, 2),
+    "all but one": slice(1, None),
+}
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("n", [2, 3, 20])
+@pytest.mark.parametrize("n_new", [0, 1, 9])
+@pytest.mark.parametrize("gone", GONE)
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_a_graph_that_lost_and_got_rows_is_reachable_and_bounded(rng, n, n_new, gone, metric):
+    gone = range(n)[GONE[gone]]
+    graph, rows, medoid = adopt(rng.standard_normal((n, 5)), gone, rng.standard_normal((n_new, 5)), metric)
+    assert n - len(gone) + n_new == rows.n
+    check(graph, medoid, rows.n, 4)
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+@pytest.mark.parametrize("gone", GONE)
+def test_degenerate_data_that_loses_and_gets_rows(name, gone):
+    """In the order that the rows have, so that the last of them are of another kind."""
+    vectors = DEGENERATE[name]
+    n_old = len(vectors) * 2 // 3
+    graph, rows, medoid = adopt(vectors[:n_old], range(n_old)[GONE[gone]], vectors[n_old:])
+    check(graph, medoid, rows.n, 4)
+
+
+def test_a_graph_that_lost_and_got_nothing_stays_as_it_is(rng):
+    vectors = rng.standard_normal((300, 4))
+    old, _, _ = build(vectors)
+    new, _, _ = adopt(vectors, [], vectors[:0])
+    order = shuffled(300)
+    old_lists, new_lists = (reference.lists_of(Graph(g.links, g.offsets[:-1], g.offsets[1:])) for g in (old, new))
+    assert [old_lists[row] for row in order] == [[int(order[v]) for v in neighbors] for neighbors in new_lists]
+    assert old.root == order[new.root]
+
+
+def test_rows_that_stay_and_rows_that_come_are_found_by_a_walk_for_them(rng):
+    vectors = rng.standard_normal((700, 8))
+    gone = set(rng.permutation(450)[:150].tolist())
+    graph, rows, _ = adopt(vectors[:450], gone, vectors[450:], max_degree=16, build_list_size=32)
+    assert share_found(graph, rows, range(300)) >= 0.98
+    assert share_found(graph, rows, range(300, 550)) >= 0.98
+
+
+def test_the_number_of_threads_changes_nothing_in_a_graph_that_is_adopted(rng, monkeypatch):
+    monkeypatch.setattr(vamana, "POINTS_A_CALL", 5)
+    monkeypatch.setattr(vamana, "GROUPS_A_CALL", 3)
+    vectors = rng.standard_normal((500, 4))
+    graphs = [adopt(vectors[:300], range(0, 300, 4), vectors[300:], threads=threads)[0] for threads in (1, 2, 3)]
+    assert same(graphs[0], graphs[1])
+    assert same(graphs[0], graphs[2])
+
+
+def grow(vectors, stops, metric="l2", *, threads=1):
+    """The lists of a graph that grows after each step, up to the stops; rows of a step don't see each other."""
+    rows = reference.build_rows(np.asarray(vectors, np.float32), metric)
+    start, after = 1, []
+    with Workers(threads) as workers:
+        order = np.arange(rows.n, dtype=np.uint32)
+        largest = int(np.diff([1, *stops]).max())
+        builder = GraphBuilder(rows, GraphParams(**SMALL), order, workers, largest=largest)
+        for stop in stops:
+            builder.insert(start, stop)
+            builder.connect(stop)
+            after.append(reference.lists_of(builder.graph))
+            start = stop
+    return after
+
+
+def check_grown(lists, count):
+    """That the first rows are a graph of their own, whose lists may use their slack, and the others are not in it."""
+    assert list(range(count)) == sorted(reference.reach(lists, 0, set()))
+    for row, neighbors in enumerate(lists):
+        assert row not in neighbors
+        assert len(neighbors) == len(set(neighbors)) <= vamana.slots_for(4)
+        assert row < count or not neighbors
+
+
+STOPS = {"one by one": [*range(2, 31)], "doubling": [2, 4, 8, 16, 30], "all at once": [30], "uneven": [2, 20, 21, 30]}
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("stops", STOPS)
+@pytest.mark.parametrize("metric", ["cosine", "ip", "l2"])
+def test_a_graph_that_grows_is_reachable_after_every_step(rng, stops, metric):
+    """There is room for more rows than come."""
+    stops = STOPS[stops]
+    for lists, stop in zip(grow(rng.standard_normal((33, 5)), stops, metric), stops, strict=True):
+        check_grown(lists, stop)
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_data_in_a_graph_that_grows(name):
+    n = len(DEGENERATE[name])
+    stops = [2, 40, 41, n]
+    for lists, stop in zip(grow(DEGENERATE[name], stops), stops, strict=True):
+        check_grown(lists, stop)
+
+
+def test_the_number_of_threads_changes_nothing_in_a_graph_that_grows(rng, monkeypatch):
+    monkeypatch.setattr(vamana, "POINTS_A_CALL", 5)
+    monkeypatch.setattr(vamana, "GROUPS_A_CALL", 3)
+    vectors, stops = rng.standard_normal((200, 4)), [2, 8, 60, 200]
+    assert grow(vectors, stops) == grow(vectors, stops, threads=3)
 
 
 def test_progress_rises_to_the_number_of_rows(rng):
