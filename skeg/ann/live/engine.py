@@ -309,7 +309,8 @@ class LiveEngine:
         if not self._state.is_merged or self._has_log():
             self.merge(threads=threads, memory_limit=memory_limit, progress=progress)
         else:
-            remove_leftovers(self.path, self.manifest, self._ops)
+            with self._merging:  # which makes what looks like a leftover
+                remove_leftovers(self.path, self.manifest, self._ops)
 
     def _has_log(self) -> bool:
         """Whether there are records, which may hold what was deleted again."""

@@ -106,7 +106,9 @@ def remove_leftovers(path: Path, manifest: Manifest, ops: FileOps = SYSTEM) -> i
     with disk_errors(path, "list the folder"):
         names = ops.listdir(path)
     old = [log_name(number) for number in log_numbers(names) if number < live.first_log]
-    old += [name for name in names if name.startswith("log-") and name.endswith(UNFINISHED)]
+    unfinished = [name.removesuffix(UNFINISHED) for name in names if name.endswith(UNFINISHED)]
+    # Another thread may be making the log that comes next.
+    old += [log_name(number) + UNFINISHED for number in log_numbers(unfinished) if number < live.first_log]
     current = manifest.segment if manifest.count else None
     old += [name for name in names if name.startswith("segment-") and name != current]
     old += [name for name in names if name.startswith(f"{MANIFEST}.building-")]

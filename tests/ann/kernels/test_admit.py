@@ -305,6 +305,19 @@ def test_a_step_by_two_hops_scores_as_many_rows_as_there_is_room_for(rng, room):
         check_walk(scene, lists, aim_of(), range(3), hops=2)
 
 
+@pytest.mark.parametrize("room", [4, 5, 15, 16, 17])
+def test_a_step_by_two_hops_ends_where_there_is_no_more_room(rng, room):
+    """From row 0 four rows that are not admitted lead to sixteen that are."""
+    scene = Scene(rng, 21)
+    scene.use_scratch(60, room)
+    scene.alive[:] = scene.wanted[:] = [0] * 5 + [1] * 16
+    scene.alive[0] = scene.wanted[0] = 1
+    scene.admitted = [bool(a and w) for a, w in zip(scene.alive, scene.wanted, strict=True)]
+    lists = [[1, 2, 3, 4], *([5 + 4 * i + j for j in range(4)] for i in range(4)), *[[]] * 16]
+    check_walk(scene, lists, aim_of(), [0], hops=2)
+    assert min(room, 16) == scene.scratch.counters[0]
+
+
 @pytest.mark.parametrize(
     ("gone", "one_hop", "two_hops"),
     [([], [0, 1, 2, 3], [0, 1, 2, 3]), ([1], [0, 2, 3], [0, 2, 3]), ([1, 2], [0, 3], [0]), ([0], [1, 2, 3], [])],

@@ -209,6 +209,15 @@ def test_rows_of_a_tail_are_scored_and_not_walked_by(rng):
     assert (OK, 5, N, TAIL, N) == tuple(verdict)
 
 
+def test_rows_of_a_tail_that_are_linked_while_a_search_goes_on_are_found_once(rng):
+    scene = Scene(rng, "tq4", "l2", tail=True)
+    scene.graph.links[[2, 3 * 4 + 1, 3 * 9 + 2]] = [TAIL, TAIL + 1, N - 1]
+    query = query_for(rng)
+    verdict, hits = scene.one(query, "walk beside a tail")
+    assert (OK, 5, N, TAIL, N) == tuple(verdict)
+    check_hits(scene.exact(query), hits)
+
+
 def test_a_search_among_all_rows_costs_and_finds_what_one_without_a_filter_does(rng):
     scene = Scene(rng, "tq4", "cosine", margin=0.05, slack=0.02, capacity=12, n_expand=8, depth=12)
     for _ in range(4):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -10,10 +11,9 @@ import numpy as np
 import pytest
 
 from skeg.ann import Index, build_index
-from skeg.ann.live import state
-from skeg.ann.live.maintenance import Background
 from skeg.durability import Durability
 from tests.ann.live.crashing import CHANGING, NAMES, WRITING, Dead, Machine
+from tests.ann.live.small import contents, limit, no_background
 
 DIM = 3
 SYNC, OS, NONE = Durability.SYNC, Durability.OS, Durability.NONE
@@ -21,9 +21,11 @@ SYNC, OS, NONE = Durability.SYNC, Durability.OS, Durability.NONE
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
-    """Nothing happens in the background, and eight rows at a time are written as a segment."""
-    monkeypatch.setattr(Background, "wake", lambda *_: None)
-    monkeypatch.setattr(state, "MERGE_ROWS_MIN", 8)
+    """Nothing happens in the background, eight rows at a time are written as a segment, and `Machine` knows of syncs."""
+    no_background(monkeypatch)
+    limit(monkeypatch, MERGE_ROWS_MIN=8)
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda _: None)
 
 
 def vector(vector_id, version):
@@ -108,10 +110,6 @@ def whole_life(session):
     session.close()
 
 
-def contents(index):
-    return {int(i): index.get(int(i)).tolist() for i in index.ids()}
-
-
 def vectors_of(known):
     return {i: vector(i, version).tolist() for i, version in known.items()}
 
@@ -126,8 +124,7 @@ def check(path, allowed, *, go_on=True):
         assert held is not None, f"{found} is none of {allowed}"
         assert [] == index.verify()
         names = {file.name for file in path.iterdir()}
-        strangers = {name for name in names if not name.startswith(("log-", "segment-"))}
-        assert {"manifest.json", "writer.lock"} == strangers
+        assert {"manifest.json", "writer.lock"} == {n for n in names if not n.startswith(("log-", "segment-"))}
         assert len(held) == len(index)
         hits = index.search(np.ones(DIM), 30)
         assert sorted(held) == sorted(hits.ids.tolist())

@@ -133,7 +133,7 @@ def test_leftovers_are_removed_when_the_index_is_opened_for_writing(index):
     (index.path / "segment-000007").mkdir()
     (index.path / "segment-000007" / "vectors.skg").write_bytes(b"half")
     (index.path / "log-000001.skl").write_bytes(b"old")
-    (index.path / "log-000003.skl.new").write_bytes(b"half")
+    (index.path / "log-000001.skl.new").write_bytes(b"half")
     (index.path / "manifest.json.building-1-0123456789abcdef").write_bytes(b"half")
     with Index.open(index.path) as reader:
         expected = contents(reader)
