@@ -4,6 +4,7 @@
 # and for later:
 #   make bench   skeg beside other libraries on the same data (installs them in an environment of their own)
 #   make bench-kv  the key-value store beside other stores
+#   make bench-live  indexes that change, and filters, beside other libraries
 #   make soak    crash the key-value store for some minutes and look for lost writes
 #   make coverage, make wheel, make clean
 # Another interpreter: make demo PYTHON=python3.12
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test lint lanes bench bench-kv soak coverage wheel clean
+.PHONY: help demo test lint lanes bench bench-kv bench-live soak coverage wheel clean
 
 help:
 	@sed -n '/^[^#]/q; s/^# \{0,1\}//p' Makefile
@@ -42,6 +43,9 @@ bench: $(VENV)/installed-dev
 
 bench-kv: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/kv.py $(BENCH_ARGS)
+
+bench-live: $(VENV)/installed-dev
+	$(BIN)/python tests/bench/live.py $(BENCH_ARGS)
 
 soak: $(VENV)/installed-dev
 	$(BIN)/python tests/soak/kv.py $(SOAK_ARGS)

@@ -210,9 +210,10 @@ class Index(Writable):
         return search_any(searcher, q, settings, threads, exact=exact)
 
     def _answer(self, q: Any, question: Question) -> Hits:
-        view = self._parts()
-        question = attrs.evolve(question, settings=view.settings.same(question.settings))
-        return answer(view, q, question, self.ids)
+        def ask(view: View) -> Hits:
+            return answer(view, q, attrs.evolve(question, settings=view.settings.same(question.settings)), self.ids)
+
+        return ask(self._parts()) if self._engine is None else self._engine.settled(ask)
 
     def _parts(self) -> View:
         """The parts of the index now; `ClosedError` once it is closed."""
@@ -238,7 +239,14 @@ class Index(Writable):
             As `open`.
         """
         self._searcher.check_open()
-        return self._engine.refresh() if self._engine is not None else False
+        if self._engine is not None:
+            return self._engine.refresh()
+        if read_manifest(self._path).live is None:
+            return False
+        # Somebody has opened it for writing since. Searches under way keep what they search in.
+        self._searcher = self._engine = LiveEngine(self._path, writable=False)
+        self._view = None
+        return True
 
     def get(self, ids: Any) -> npt.NDArray[np.float32]:
         """Stored vectors, exactly as they were given as float32.

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from skeg.ann.exact import scan_vectors
-from skeg.ann.format import MANIFEST, Manifest, write_manifest
+from skeg.ann.format import MANIFEST, Manifest, read_manifest, write_manifest
 from skeg.ann.hits import Hits
 from skeg.ann.kernels.bundle import Bundle
 from skeg.ann.kernels.cells import Cells
@@ -26,7 +26,7 @@ from skeg.ann.settings import SearchSettings, Settings
 from skeg.ann.transform import Float32s, bad_row
 from skeg.ann.workspace import Space, rescaled
 from skeg.checks import as_int, as_queries
-from skeg.errors import ClosedError, CorruptError, ParameterError, VectorError
+from skeg.errors import ClosedError, CorruptError, ParameterError, ReadOnlyError, VectorError
 from skeg.jit import resolve
 
 QUERIES_A_CALL = 64
@@ -208,6 +208,8 @@ class GraphSearcher:
 
     def tune(self, search: dict[str, Any]) -> None:
         """Store settings of a search."""
+        if read_manifest(self.path).live is not None:
+            raise ReadOnlyError(self.path, "the index has been opened for writing since; open it again")
         manifest = attrs.evolve(self.manifest, search={**self.manifest.search, **search})
         write_manifest(self.path, manifest)
         self.retune(manifest)

@@ -84,12 +84,16 @@ def insertion_order(n: int, medoid: int, seed: int) -> npt.NDArray[np.uint32]:
     return order
 
 
+def largest_batch(n: int) -> int:
+    """Rows of a batch at most, wherever batches begin."""
+    return min(n // 2, max(int(n * BATCH_SHARE), 64))
+
+
 def batch_spans(n: int, start: int = 1) -> list[tuple[int, int]]:
-    """Spans of the insertion order after ``start`` rows: 1, 2, 4, ... rows, at most `BATCH_SHARE` of all."""
-    largest = max(int(n * BATCH_SHARE), 64)
+    """Spans of the insertion order after ``start`` rows: as many as there are, at most `largest_batch`."""
     result = []
     while start < n:
-        stop = min(n, start + min(start, largest))
+        stop = min(n, start + min(start, largest_batch(n)))
         result.append((start, stop))
         start = stop
     return result
@@ -145,7 +149,7 @@ class GraphBuilder:
     new_array : callable
         Gives the array of the links, from shape and dtype; zeroed.
     largest : int, optional
-        Rows of a batch at most; by default those of `batch_spans`.
+        Rows of a batch at most; by default `largest_batch`.
 
     Raises
     ------
@@ -170,7 +174,7 @@ class GraphBuilder:
         self._progress = progress
         n = build.n
         if largest is None:
-            largest = max((b - a for a, b in batch_spans(n)), default=0)
+            largest = largest_batch(n)
         self._slots = slots_for(params.max_degree)
         if n * self._slots > LINKS_MAX:
             raise ParameterError("max_degree", params.max_degree, f"at most {LINKS_MAX // n / SLACK:.0f} for {n} rows")

@@ -158,7 +158,7 @@ def adopt(old_vectors, gone, new_vectors, metric="l2", *, threads=1, **params):
     added = np.random.default_rng(3).permutation(np.arange(n_left, rows.n, dtype=np.uint32))
     order = np.concatenate([insertion_order(n_left, medoid, 0), added])
     with Workers(threads) as workers:
-        builder = GraphBuilder(rows, GraphParams(**{**SMALL, **params}), order, workers, largest=rows.n)
+        builder = GraphBuilder(rows, GraphParams(**{**SMALL, **params}), order, workers)
         builder.adopt(Graph(old.links, old.offsets[:-1], old.offsets[1:]), old_rows, new_row)
         builder.run(n_left)
         return builder.finish(shuffled(rows.n)), rows, medoid
@@ -305,6 +305,12 @@ def test_batches_cover_all_rows_but_the_first_and_at_most_double(n):
     assert list(range(1, n)) == [row for start, stop in batches for row in range(start, stop)]
     for start, stop in batches:
         assert 1 <= stop - start <= min(start, max(64, n // 50))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 64, 100, 127, 128, 1000, 5000])
+def test_no_batch_is_larger_than_there_is_room_for_wherever_batches_begin(n):
+    for begin in range(1, n):
+        assert max(stop - start for start, stop in batch_spans(n, begin)) <= vamana.largest_batch(n)
 
 
 @pytest.mark.parametrize("n", [1, 2, 100])

@@ -33,7 +33,8 @@ from typing import Any
 
 from harness.environment import add_options, enter, machine, versions
 from harness.memory import MIB
-from kv_peers import ENGINES, HOT_KEYS, EngineError, Worker, remove_hints
+from harness.process import Turns
+from kv_peers import ENGINES, HOT_KEYS, Worker, remove_hints
 
 # Sets a second that durable batches of this size have to reach.
 BATCHES = {64: 100_000, 256: 300_000, 1024: 600_000}
@@ -82,16 +83,14 @@ def plain(value: float) -> str:
     return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-@dataclass
-class Run:
+@dataclass(kw_only=True)
+class Run(Turns):
     """The folder of a run, the engines that have not failed, and the stores that were made so far."""
 
     folder: Path
     rows: int
-    rounds: int
     seconds: float
     engines: list[str]
-    problems: dict[str, str] = field(default_factory=dict)
 
     @property
     def middle_rows(self) -> int:
@@ -99,14 +98,6 @@ class Run:
 
     def usable(self, *others: str) -> list[str]:
         return [engine for engine in (*self.engines, *others) if engine not in self.problems]
-
-    @contextlib.contextmanager
-    def dropping(self, engine: str) -> Iterator[None]:
-        """An engine that fails is left out from here on, and named below the tables."""
-        try:
-            yield
-        except EngineError as error:
-            self.problems[engine] = str(error)
 
     def store(self, engine: str, rows: int) -> Path:
         """A store of an engine with the first `rows` pairs, made when it is first asked for."""
@@ -129,16 +120,6 @@ class Run:
     def _close(self, engine: str, worker: Worker) -> None:
         with self.dropping(engine):
             worker("close")
-
-    def interleaved(self, engines: Iterable[str], measure: Callable[[str, int], float]) -> dict[str, list[float]]:
-        """One figure of each engine and round, engine after engine; every other round goes backwards."""
-        found: dict[str, list[float]] = {engine: [] for engine in engines}
-        for number in range(self.rounds):
-            for engine in found if number % 2 == 0 else reversed(found):
-                with self.dropping(engine):
-                    if engine not in self.problems:
-                        found[engine].append(measure(engine, number))
-        return {engine: rounds for engine, rounds in found.items() if len(rounds) == self.rounds}
 
     def ask(self, workers: Workers, action: str, *arguments: Any) -> dict[str, list[float]]:
         """`interleaved`, with the number of the round as the last argument of the action."""
@@ -350,7 +331,9 @@ def main() -> None:
     engines = list(dict.fromkeys(["skeg", *options.engines]))
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="kv-", dir=options.dir or options.out) as folder:
-        run = Run(Path(folder), options.rows, options.rounds, options.seconds, engines)
+        run = Run(
+            folder=Path(folder), rows=options.rows, rounds=options.rounds, seconds=options.seconds, engines=engines
+        )
         for part in options.only:
             with run.dropping("skeg"):
                 figures += PARTS[part](run)

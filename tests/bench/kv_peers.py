@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import gc
 import importlib
-import multiprocessing
 import os
 import random
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
+from harness import process
 from harness.memory import MIB, resident
 
 KEY_BYTES, VALUE_BYTES = 16, 100
@@ -469,51 +468,8 @@ def remove_hints(folder: Path) -> None:
         hint.unlink()
 
 
-class EngineError(Exception):
-    """An engine is absent or failed; the message says how."""
-
-
-class Worker:
+class Worker(process.Worker):
     """A process of its own for one engine; call methods of `Measurements` by name."""
 
     def __init__(self, name: str, folder: Path, **settings: Any) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, folder, settings), daemon=True)
-        self._process.start()
-        theirs.close()
-
-    def __call__(self, action: str, *arguments: Any) -> Any:
-        try:
-            self._connection.send((action, arguments))
-            problem, result = self._connection.recv()
-        except (EOFError, OSError) as error:
-            raise EngineError("its process died") from error
-        if problem is not None:
-            raise EngineError(problem)
-        return result
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._connection.close()
-        self._process.join(30)
-        self._process.kill()
-        self._process.join()
-
-
-def _serve(connection: Any, name: str, folder: Path, settings: dict[str, Any]) -> None:
-    measurements = None
-    while True:
-        try:
-            action, arguments = connection.recv()
-        except EOFError:
-            return
-        try:
-            if measurements is None:
-                measurements = Measurements(name, folder, settings)
-            connection.send((None, getattr(measurements, action)(*arguments)))
-        except Exception as error:  # noqa: BLE001 - reported to the coordinator, which drops this engine
-            traceback.print_exc()
-            connection.send((f"{type(error).__name__}: {error}".splitlines()[0][:200], None))
+        super().__init__(Measurements, name, folder, settings)

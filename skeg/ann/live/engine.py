@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import numpy as np
@@ -19,7 +19,7 @@ from skeg.ann.kernels.search import OK
 from skeg.ann.live.format import HEADER_BYTES, LogHeader
 from skeg.ann.live.log import LogWriter
 from skeg.ann.live.maintenance import SYNC_AFTER_S, Background
-from skeg.ann.live.merge import Added, Merge, next_segment
+from skeg.ann.live.merge import Added, Merge, generation_after, next_segment
 from skeg.ann.live.opening import Replay, remove_leftovers
 from skeg.ann.live.plan import SCAN_ROWS
 from skeg.ann.live.rows import LINK_ROWS
@@ -50,6 +50,8 @@ MERGE_THREADS = 1
 """Threads of a merge in the background."""
 
 Ids = npt.NDArray[np.uint64]
+
+Result = TypeVar("Result")
 
 
 class LiveEngine:
@@ -114,7 +116,7 @@ class LiveEngine:
             raise
         self._held: State | None = state
         self._replay = replay
-        self.manifest = manifest
+        self.manifest = self._published = manifest
 
     def _begin_writing(self) -> None:
         replay, live = self._replay, self._state.manifest.live
@@ -155,27 +157,38 @@ class LiveEngine:
         """Settings of a search now."""
         return self.view.settings
 
+    def settled(self, search: Callable[[View], Result]) -> Result:
+        """What a search of the index finds; done again if the parts changed meanwhile.
+
+        A view that is no longer the index's can lack a row that was replaced by one in a part it does not have.
+        """
+        while True:
+            view = self.view
+            result = search(view)
+            if self._held is None or self._held.view is view:
+                return result
+
     def search_one(self, query: Float32s, settings: Settings) -> Hits | None:
         """Hits of one query (dim,), or None if there is anything to complain about."""
-        view = self.view
-        settings = view.settings.same(settings)
+        return self.settled(lambda view: self._search_one(view, query, view.settings.same(settings)))
+
+    def _search_one(self, view: View, query: Float32s, settings: Settings) -> Hits | None:
         if view.segment is not None and view.is_plain:
             return view.segment.searcher.search_one(query, settings)
         ids, scores = np.empty(settings.n_hits, np.uint64), np.empty(settings.n_hits, np.float32)
         status, count, *costs = view.search_one(query, settings, None, ids, scores)
-        if status != OK:
+        if status != OK or not count:
             return None
         cost = (costs[0], costs[1], costs[2], settings.list_size)
-        return Hits(ids[:count], scores[:count], self.manifest.metric, cost)
+        return Hits(ids[:count], scores[:count], view.metric, cost)
 
     def search_many(self, queries: Float32s, settings: Settings, threads: int) -> Hits:
         """Hits of queries (n, dim); `VectorError` for one that can't be, `CorruptError` for a damaged graph."""
-        view = self.view
-        return nearest_hits(view, queries, view.settings.same(settings), None, threads)
+        return self.settled(lambda view: nearest_hits(view, queries, view.settings.same(settings), None, threads))
 
     def search_exactly(self, queries: Float32s, settings: Settings, threads: int) -> Hits:
         """Hits of queries (n, dim) by comparing with every row."""
-        return exact_hits(self.view, queries, settings, None, threads)
+        return self.settled(lambda view: exact_hits(view, queries, settings, None, threads))
 
     # Reading
 
@@ -230,6 +243,10 @@ class LiveEngine:
         """See what a writer has written since; whether there was anything. The writer itself sees everything."""
         if self._writer is not None:
             return False
+        with self._merging:  # one thread at a time
+            return self._catch_up()
+
+    def _catch_up(self) -> bool:
         before = self.manifest.live
         if read_manifest(self.path).live == before:
             try:
@@ -283,13 +300,15 @@ class LiveEngine:
         StorageError
             The disk is full: everything stays as it was.
         """
-        writer, state = self._writing(), self._state
         with self._merging:
+            writer, state = self._writing(), self._state
             with writer.lock:
                 taken = writer.freeze()
             try:
-                merge = Merge(state, taken, next_segment(state.manifest), added)
-                manifest = merge.run(threads, memory_limit, progress)
+                # A segment that was published before, though this index failed to open it, is not to be overwritten.
+                newest = self._published
+                merge = Merge(state, taken, next_segment(newest), added)
+                manifest = merge.run(threads, memory_limit, progress, generation_after(newest))
                 self._publish(manifest)
                 segment = state.open_part(manifest)
             except BaseException:
@@ -324,14 +343,15 @@ class LiveEngine:
         except StorageError:
             if read_manifest(self.path) != manifest:
                 raise
+        self._published = manifest
 
     def tune(self, search: dict[str, Any]) -> None:
         """Store settings of a search."""
-        writer, state = self._writing(), self._state
-        with self._merging, writer.lock:
+        with self._merging, self._writing().lock:
+            state = self._state
             live = state.manifest.live
             assert live is not None
-            live = attrs.evolve(live, generation=live.generation + 1)
+            live = attrs.evolve(live, generation=generation_after(self._published))
             manifest = attrs.evolve(state.manifest, search={**state.manifest.search, **search}, live=live)
             self._publish(manifest)
             state.retune(manifest)
@@ -392,6 +412,10 @@ class LiveEngine:
             return
         self._linker.stop()
         self._merger.stop()
+        with self._merging:  # whoever consolidates is the writer until that is done
+            self._let_go(state)
+
+    def _let_go(self, state: State) -> None:
         try:
             if self._writer is not None:
                 self._writer.close()

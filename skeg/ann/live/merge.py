@@ -110,8 +110,8 @@ class Merge:
         added = 0 if self._added is None else len(self._added.ids)
         return len(self._kept) + sum(len(rows) for _, rows in self._rows) + added
 
-    def run(self, threads: int, memory_limit: int | None = None, progress: Any = None) -> Manifest:
-        """Write the new segment; gives the manifest that would make it the index.
+    def run(self, threads: int, memory_limit: int | None, progress: Any, generation: int) -> Manifest:
+        """Write the new segment; gives the manifest, of this generation, that would make it the index.
 
         Raises
         ------
@@ -125,7 +125,7 @@ class Merge:
         state, old = self._state, self._state.manifest
         live = old.live
         assert live is not None, "only an index that changes is merged"
-        live = Live(uid=live.uid, generation=live.generation + 1, first_log=self._first_log)
+        live = Live(uid=live.uid, generation=generation, first_log=self._first_log)
         if self.count == 0:
             return attrs.evolve(old, count=0, files={}, search=empty_search(), live=live)
         place = state.path / self._segment
@@ -226,3 +226,9 @@ def next_segment(manifest: Manifest) -> str:
     if number > 999_999:
         raise ParameterError("segment", number, "at most 999999 merges; build the index again")
     return f"segment-{number:06d}"
+
+
+def generation_after(manifest: Manifest) -> int:
+    """Generation of the manifest that replaces one."""
+    assert manifest.live is not None, "only an index that changes has generations"
+    return manifest.live.generation + 1

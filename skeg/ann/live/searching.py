@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from skeg.ann.exact import Rows, scan_vectors
+from skeg.ann.exact import Rows, checked_norms, scan_vectors
 from skeg.ann.filters.payload import decode_payload
 from skeg.ann.hits import MISSING_ID, Hits
 from skeg.ann.kernels.search import GRAPH_DAMAGED, OK, QUERY_ZERO
@@ -74,6 +74,8 @@ def _nearest(view: View, queries: Float32s, question: Question, chosen: Chosen) 
 
 def nearest_hits(view: View, queries: Float32s, settings: Settings, chosen: Chosen, threads: int) -> Hits:
     """Hits of queries (n, dim) float32; `VectorError` for one that can't be, `CorruptError` for a damaged graph."""
+    if not len(view):
+        checked_norms(queries, view.metric, what="query")
     n, k = len(queries), settings.n_hits
     out = (np.full((n, k), MISSING_ID, np.uint64), np.full((n, k), -np.inf, np.float32), np.zeros(n, np.int64))
     pieces = spans(n, QUERIES_A_CALL)

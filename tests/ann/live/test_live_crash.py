@@ -21,7 +21,7 @@ SYNC, OS, NONE = Durability.SYNC, Durability.OS, Durability.NONE
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
-    """Nothing happens in the background, eight rows at a time are written as a segment, and `Machine` knows of syncs."""
+    """Nothing happens in the background, eight rows at a time become a segment, and `Machine` knows of syncs."""
     no_background(monkeypatch)
     limit(monkeypatch, MERGE_ROWS_MIN=8)
     for name in ("fsync", "fdatasync"):
