@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 
@@ -179,44 +177,3 @@ def test_a_row_that_is_replaced_during_a_search_is_found(tmp_path, monkeypatch, 
         monkeypatch.setattr(place, name, meanwhile)
         hits = index.search([[1, 1]] if many else [1, 1], 5)
         assert [1, 2] == sorted(hits.ids.ravel()[:2].tolist())
-
-
-def test_an_id_that_is_always_there_is_always_found(tmp_path):
-    """While it is replaced over and over, and merges go on."""
-    stop, failures = threading.Event(), []
-    with Index.create(tmp_path / "index", 2, metric="l2", max_degree=8) as index:
-        index.add(range(10), [[i, 0] for i in range(10)])
-
-        def replace():
-            version = 0
-            while not stop.is_set():
-                version += 1
-                index.add([3, 4], [[3, version % 7], [4, version % 7]])
-                if version % 5 == 0:
-                    index.consolidate(threads=1)
-
-        def look():
-            while not stop.is_set():
-                for kind, found in (
-                    ("one", index.search([3, 0], 10).ids.tolist()),
-                    ("many", index.search([[3, 0]], 10).ids[0].tolist()),
-                    ("exact", index.search([3, 0], 10, exact=True).ids.tolist()),
-                    ("ids", index.ids().tolist()),
-                ):
-                    if sorted(found) != list(range(10)):
-                        failures.append((kind, sorted(found)))
-                        stop.set()
-                if 3 not in index or index.get([3, 4]).shape != (2, 2):
-                    failures.append("get")
-                    stop.set()
-
-        threads = [threading.Thread(target=call) for call in (replace, look, look)]
-        for thread in threads:
-            thread.start()
-        merges = index.stats()["merges"]
-        while not stop.is_set() and index.stats()["merges"] < merges + 15:
-            threading.Event().wait(0.01)
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert [] == failures
