@@ -194,7 +194,9 @@ class LiveEngine:
 
     def find(self, ids: Ids) -> tuple[Float32s, npt.NDArray[np.bool_]]:
         """Vectors (n, dim) of ids (n,), and whether each is there."""
-        view = self.view
+        return self.settled(lambda view: self._find(view, ids))
+
+    def _find(self, view: View, ids: Ids) -> tuple[Float32s, npt.NDArray[np.bool_]]:
         vectors = np.zeros((len(ids), self.manifest.dim), np.float32)
         found = np.zeros(len(ids), np.bool_)
         for part in view.parts:
@@ -206,7 +208,10 @@ class LiveEngine:
 
     def ids(self) -> Ids:
         """All ids (n,), ascending."""
-        view = self.view
+        return self.settled(self._ids)
+
+    @staticmethod
+    def _ids(view: View) -> Ids:
         if view.segment is not None and view.is_plain:
             return view.segment.searcher.ids()
         parts = [part.ids[: part.count][part.alive[: part.count].astype(bool)] for part in view.parts]
@@ -309,8 +314,8 @@ class LiveEngine:
                 newest = self._published
                 merge = Merge(state, taken, next_segment(newest), added)
                 manifest = merge.run(threads, memory_limit, progress, generation_after(newest))
+                segment = state.open_part(manifest)  # before it is what any opening, and any failure, has to go by
                 self._publish(manifest)
-                segment = state.open_part(manifest)
             except BaseException:
                 with writer.lock:
                     writer.thaw()
@@ -329,7 +334,7 @@ class LiveEngine:
             self.merge(threads=threads, memory_limit=memory_limit, progress=progress)
         else:
             with self._merging:  # which makes what looks like a leftover
-                remove_leftovers(self.path, self.manifest, self._ops)
+                remove_leftovers(self.path, read_manifest(self.path), self._ops)
 
     def _has_log(self) -> bool:
         """Whether there are records, which may hold what was deleted again."""
@@ -340,8 +345,11 @@ class LiveEngine:
         """Make a manifest the index's; an error that comes after that was done does not count."""
         try:
             write_manifest(self.path, manifest)
-        except StorageError:
+        except BaseException as error:
             if read_manifest(self.path) != manifest:
+                raise
+            self._published = manifest
+            if not isinstance(error, StorageError):
                 raise
         self._published = manifest
 

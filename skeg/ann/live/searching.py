@@ -101,6 +101,7 @@ def exact_hits(view: View, queries: Float32s, settings: Settings, chosen: Chosen
         count = part.count
         alive = part.alive[:count].copy() if mask is None else part.alive[:count] & mask[:count]
         parts.append((part.vectors[:count], part.ids[:count], alive))
+    _bury_repeats(parts, 0 if view.segment is None else 1)
     compared = sum(0 if mask is None else int(mask.sum()) for _, _, mask in parts)
     try:
         ids, scores, _ = scan_vectors(parts, queries, settings.n_hits, view.metric, threads)
@@ -108,6 +109,22 @@ def exact_hits(view: View, queries: Float32s, settings: Settings, chosen: Chosen
         raise (error if view.segment is None else view.segment.searcher.not_in_range(error)) from error
     plan = None if chosen is None else ("exact", f"{compared:,} rows match")
     return Hits(ids, scores, view.metric, (0, 0, len(queries) * compared, 0), plan)
+
+
+def _bury_repeats(parts: list[Rows], first_in_memory: int) -> None:
+    """Of rows of one id, which there are while it is replaced, leave the newest alive; masks are written."""
+    newer = np.zeros(0, np.uint64)
+    for number, (_, ids, alive) in reversed(list(enumerate(parts))):
+        assert alive is not None
+        if number >= first_in_memory:
+            rows = np.flatnonzero(alive)[::-1]
+            newest, first = np.unique(ids[rows], return_index=True)
+            alive[:] = 0
+            alive[rows[first]] = 1
+        if len(newer):
+            alive[np.isin(ids, newer)] = 0
+        if number >= first_in_memory:
+            newer = np.union1d(newer, newest)
 
 
 def _within(view: View, queries: Float32s, question: Question, chosen: Chosen) -> Hits:

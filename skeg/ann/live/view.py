@@ -7,7 +7,8 @@ be looked at. Whoever searches holds the view it began with; parts only ever gai
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import time
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from skeg.ann.format import Manifest
 from skeg.ann.kernels.search import MARGIN_RANK, OK
-from skeg.ann.kernels.search_part import bundle_admission, search_part, search_part_many
+from skeg.ann.kernels.search_part import SCAN_RUN, bundle_admission, search_part, search_part_many
 from skeg.ann.live.parts import Part, SegmentPart
 from skeg.ann.live.plan import Strategy, choose, choose_filtered
 from skeg.ann.live.rows import LiveRows
@@ -31,6 +32,9 @@ LIVE_DEPTH = 2
 
 SELECTION_BYTES = 64 << 20
 """What is remembered of filters for each part."""
+
+REPEATED = -1
+"""Status of a search that met a row and the one that is about to replace it."""
 
 Ids = npt.NDArray[np.uint64]
 
@@ -177,6 +181,16 @@ class View:
     def search_one(
         self, query: Any, settings: Settings, chosen: Chosen, ids: Ids, scores: Any, *, thorough: bool = False
     ) -> tuple[int, int, int, int, int]:
+        """See `_search_once`; done again while a row is met that is just being replaced."""
+        while True:
+            answer = self._search_once(query, settings, chosen, ids, scores, thorough=thorough)
+            if answer[0] != REPEATED:
+                return answer
+            time.sleep(0)
+
+    def _search_once(
+        self, query: Any, settings: Settings, chosen: Chosen, ids: Ids, scores: Any, *, thorough: bool
+    ) -> tuple[int, int, int, int, int]:
         """(status, hits, rows scored, expanded, re-ranked) of one query; ids and scores (k,) are written.
 
         There are fewer hits than wanted only if fewer rows are wanted: what walks don't find is looked for thoroughly.
@@ -184,14 +198,20 @@ class View:
         known = scored = expanded = reranked = 0
         for search, selection in self._asked(chosen):
             strategy = search.strategy(settings, selection, thorough=thorough)
-            status, known, *costs = search.one(query, strategy, selection, known, ids, scores)
-            if status != OK:
-                return status, 0, 0, 0, 0
-            scored, expanded, reranked = scored + costs[0], expanded + costs[1], reranked + costs[2]
+            while True:
+                status, known, *costs = search.one(query, strategy, selection, known, ids, scores)
+                if status != OK:
+                    return status, 0, 0, 0, 0
+                scored, expanded, reranked = scored + costs[0], expanded + costs[1], reranked + costs[2]
+                # Rows that came meanwhile may have taken the place of some that the search met dead.
+                count = search.part.count
+                if selection is not None or count == strategy.plan[3] or not isinstance(search.part, LiveRows):
+                    break
+                strategy = attrs.evolve(strategy, plan=(SCAN_RUN, 1, strategy.plan[3], count, 0))
         if known < settings.n_hits and not thorough and known < self.n_wanted(chosen):
             return self.search_one(query, settings, chosen, ids, scores, thorough=True)
         if self._has_repeats(ids, known):
-            return self.search_one(query, settings, chosen, ids, scores, thorough=thorough)
+            return REPEATED, known, scored, expanded, reranked
         return OK, known, scored, expanded, reranked
 
     def _has_repeats(self, ids: Ids, count: int) -> bool:
@@ -202,13 +222,16 @@ class View:
         self, queries: Any, span: tuple[int, int], settings: Settings, chosen: Chosen, costs: Any, out: Any
     ) -> tuple[int, int]:
         """(status, query stopped at) of the queries of a span; costs and out as in `search_part_many`."""
+        grown = False
         for search, selection in self._asked(chosen):
+            before = search.part.count
             status, at = search.many(queries, span, settings, selection, costs, out)
             if status != OK:
                 return status, at
+            grown |= search.part.count != before
         for i in range(*span):
             too_few = out[2][i] < settings.n_hits and out[2][i] < self.n_wanted(chosen)
-            if too_few or self._has_repeats(out[0][i], out[2][i]):
+            if too_few or grown or self._has_repeats(out[0][i], out[2][i]):
                 out[2][i] = self.search_one(queries[i], settings, chosen, out[0][i], out[1][i], thorough=too_few)[1]
         return OK, span[1]
 
@@ -221,8 +244,8 @@ class View:
         asked = max(self._asked(chosen), key=lambda pair: pair[0].part.count, default=None)
         return None if asked is None else asked[0].strategy(settings, asked[1])
 
-    def _asked(self, chosen: Chosen) -> list[tuple[PartSearch, Selection | None]]:
+    def _asked(self, chosen: Chosen) -> Iterable[tuple[PartSearch, Selection | None]]:
         """The parts in which there is something to look for."""
         if chosen is None:
-            return [(search, None) for search in self.searches if search.part.count]
+            return ((search, None) for search in self.searches if search.part.count)  # asked when it is its turn
         return [(search, some) for search, some in zip(self.searches, chosen, strict=True) if some.count]
