@@ -70,8 +70,13 @@ class Writable:
         StorageError
             The disk is full or failed; what this call added before stays.
         """
-        engine = self._writing()
+        self._writing()
         as_choice("on_conflict", on_conflict, ("replace", "error", "skip"))
+        return self._put(ids, vectors, payloads, on_conflict, durability)
+
+    def _put(self, ids: Any, vectors: Any, payloads: Any, on_conflict: str, durability: Durability) -> int:
+        """Check everything, then add; on_conflict also "update": only ids that are there."""
+        engine = self._writing()
         as_durability("durability", durability)
         wanted, is_single = as_some_ids(ids)
         given = as_vectors(np.reshape(vectors, (1, -1)) if is_single else vectors, self._dim)
@@ -121,7 +126,8 @@ class Writable:
             payloads = payloads[0] if is_single else payloads
         if vectors is None:
             vectors = stored[0] if is_single else stored
-        return self.add(ids, vectors, payloads=payloads, durability=durability)
+        # Somebody may have deleted an id since: then it stays deleted.
+        return self._put(ids, vectors, payloads, "update", durability)
 
     def delete(self, ids: Any, *, durability: Durability = Durability.SYNC) -> int:
         """Delete vectors and their payloads; what they took on the disk is given back by a merge, see `consolidate`.

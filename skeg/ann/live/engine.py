@@ -80,7 +80,8 @@ class LiveEngine:
         self._merging = threading.Lock()
         self._writer: Writer | None = None
         self._linker = Background("link", self._link)
-        self._merger = Background("merge", self._tidy, nice=True)
+        self._merger = Background("merge", self._merge_if_wanted, nice=True)
+        self._syncer = Background("sync", lambda: self._writing().flush())
         self.merges = 0
         with contextlib.ExitStack() as undo:
             if writable:
@@ -368,7 +369,7 @@ class LiveEngine:
     def _written(self, level: Durability) -> None:
         """A round of writes has ended."""
         if level < Durability.SYNC:
-            self._merger.wake(SYNC_AFTER_S)
+            self._syncer.wake(SYNC_AFTER_S)
         if self._state.newest.count > SCAN_ROWS and self._state.newest.tail >= LINK_ROWS:
             self._linker.wake()
         if self._state.wants_merge and self._merger.error is None:
@@ -379,9 +380,7 @@ class LiveEngine:
             while rows.count > SCAN_ROWS and rows.tail >= LINK_ROWS and not self._linker.stopped:
                 rows.link(min(rows.count, rows.linked + LINK_ROWS))
 
-    def _tidy(self) -> None:
-        writer = self._writing()
-        writer.flush()
+    def _merge_if_wanted(self) -> None:
         if self._state.wants_merge:
             self.merge(progress=self._go_on)
 
@@ -397,7 +396,7 @@ class LiveEngine:
         in_memory = sum(rows.count for rows in view.rows)
         a_row = 0 if view.segment is None else sum(self.manifest.files.values()) // view.segment.count
         log = None if self._writer is None else self._writer.log
-        error = self._merger.error or self._linker.error
+        error = self._merger.error or self._linker.error or self._syncer.error
         segment = None if view.segment is None else view.segment.searcher.open_segment()
         return {
             **segment_stats(self.manifest, segment),
@@ -418,8 +417,8 @@ class LiveEngine:
         state = self._held
         if state is None:
             return
-        self._linker.stop()
-        self._merger.stop()
+        for thread in (self._linker, self._merger, self._syncer):
+            thread.stop()
         with self._merging:  # whoever consolidates is the writer until that is done
             self._let_go(state)
 

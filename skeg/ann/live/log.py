@@ -64,7 +64,6 @@ class LogWriter:
         end: int | None = None,
         next_seq: int | None = None,
     ) -> None:
-        self.number = header.number
         self.path = folder / log_name(header.number)
         self.next_seq = header.first_seq if next_seq is None else next_seq
         self.stopped: StorageError | None = None
@@ -104,11 +103,6 @@ class LogWriter:
     def nbytes(self) -> int:
         """Bytes of header and records."""
         return self._end
-
-    @property
-    def is_behind(self) -> bool:
-        """Whether something is not on stable storage yet."""
-        return self._durable < self._end
 
     def stage(self, type_: int, body: Sequence[Bytes]) -> None:
         """Add a record, in memory."""

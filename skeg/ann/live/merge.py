@@ -126,8 +126,9 @@ class Merge:
         live = old.live
         assert live is not None, "only an index that changes is merged"
         live = Live(uid=live.uid, generation=generation, first_log=self._first_log)
+        tuned = {name: value for name, value in old.search.items() if name in TUNED}
         if self.count == 0:
-            return attrs.evolve(old, count=0, files={}, search=empty_search(), live=live)
+            return attrs.evolve(old, count=0, files={}, search={**empty_search(), **tuned}, live=live)
         place = state.path / self._segment
         remove_tree(place)
         try:
@@ -142,7 +143,6 @@ class Merge:
         except BaseException:
             remove_tree(place)
             raise
-        tuned = {name: value for name, value in old.search.items() if name in TUNED}
         return attrs.evolve(made, search={**made.search, **tuned}, live=live)
 
     def _start(self) -> Start | None:

@@ -47,18 +47,27 @@ class Question:
 def answer(view: View, q: Any, question: Question, all_ids: Callable[[], npt.NDArray[np.uint64]]) -> Hits:
     """Hits of one query (dim,) or many (n, dim) in any form; errors as `Index.search`."""
     queries, was_single = as_queries(q, view.dim, what="query")
-    chosen = None if question.filter is None else view.select(as_filter(question.filter, all_ids))
+    chosen = None
+    while True:
+        if question.filter is not None:
+            chosen = view.select(as_filter(question.filter, all_ids))
+        hits = _found(view, queries, question, chosen)
+        if chosen is None or view.is_complete(chosen):
+            break  # else rows came that may have taken the place of some that were selected
+    if question.with_payload:
+        hits.payloads = [payloads_of(view, ids, count) for ids, count in zip(hits.ids, hits.counts, strict=True)]
+    return hits.first() if was_single else hits
+
+
+def _found(view: View, queries: Float32s, question: Question, chosen: Chosen) -> Hits:
     try:
-        hits = _search(view, queries, question, chosen)
+        return _search(view, queries, question, chosen)
     except VectorError:
         # Squares of very large or small numbers leave float32, yet under cosine such a query is as good as any.
         in_range = rescaled(queries) if view.metric == "cosine" else None
         if in_range is None:
             raise
-        hits = _search(view, in_range, question, chosen)
-    if question.with_payload:
-        hits.payloads = [payloads_of(view, ids, count) for ids, count in zip(hits.ids, hits.counts, strict=True)]
-    return hits.first() if was_single else hits
+        return _search(view, in_range, question, chosen)
 
 
 def _search(view: View, queries: Float32s, question: Question, chosen: Chosen) -> Hits:

@@ -50,12 +50,6 @@ class Snapshot:
     rows: tuple[tuple[LiveRows, npt.NDArray[np.int64]], ...]
     first_log: int
 
-    @property
-    def n_changed(self) -> int:
-        """Rows that the merge adds or drops."""
-        dropped = 0 if self.segment is None else self.segment.count - len(self.kept)
-        return dropped + sum(len(rows) for _, rows in self.rows)
-
 
 class State:
     """The parts of an index, changed under the writer's lock and searched without one.

@@ -178,6 +178,10 @@ class View:
             wanted.check(self.parts)
         return tuple(search.select(wanted) for search in self.searches)
 
+    def is_complete(self, chosen: tuple[Selection, ...]) -> bool:
+        """Whether no part has gained rows since a filter selected from it."""
+        return all(part.count == some.n_rows for part, some in zip(self.parts, chosen, strict=True))
+
     def search_one(
         self, query: Any, settings: Settings, chosen: Chosen, ids: Ids, scores: Any, *, thorough: bool = False
     ) -> tuple[int, int, int, int, int]:

@@ -21,7 +21,7 @@ from skeg.ann.live.rows import Encoded
 from skeg.ann.live.state import CHUNK_ROWS, Snapshot, State
 from skeg.ann.transform import Float32s
 from skeg.durability import Durability
-from skeg.errors import ClosedError, SkegError, StorageError, VectorError
+from skeg.errors import ClosedError, NotFoundError, SkegError, StorageError, VectorError
 
 STAGED_BYTES_MAX = 1 << 20
 """What was acknowledged below `OS` is written when it takes this much memory."""
@@ -50,7 +50,10 @@ class Operation(ABC):
 
 
 class Put(Operation):
-    """Add rows, at most `CHUNK_ROWS`; the result is how many were added."""
+    """Add rows, at most `CHUNK_ROWS`; the result is how many were added.
+
+    on_conflict : "replace", "error", "skip", or "update": ids that are not there are a `NotFoundError`.
+    """
 
     def __init__(
         self,
@@ -84,6 +87,10 @@ class Put(Operation):
             at = int(held.argmax())
             found = f"id {self._ids[at]}, which the index holds"
             raise VectorError("ids", expected="new ids", found=found, row=self._first_row + at)
+        if self._on_conflict == "update":
+            if not held.all():
+                raise NotFoundError(f"id {self._ids[int(held.argmin())]} is not in {state.path}")
+            return
         new = np.flatnonzero(~held)
         self._ids, self._vectors = self._ids[new], self._vectors[new]
         self._payloads = [self._payloads[i] for i in new.tolist()] if self._payloads else ()

@@ -124,7 +124,8 @@ class Model(RuleBasedStateMachine):
     @rule()
     def work_in_the_background(self):
         self.index._engine._link()
-        self.index._engine._tidy()
+        self.index._engine._writing().flush()
+        self.index._engine._merge_if_wanted()
         self.did()
 
     @rule()

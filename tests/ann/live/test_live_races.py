@@ -6,12 +6,14 @@ import threading
 
 import pytest
 
-from skeg import StorageError
-from skeg.ann import Index
+from skeg import NotFoundError, StorageError
+from skeg.ann import Durability, Index
 from skeg.ann.live import state
 from skeg.ann.live.parts import SegmentPart
 from skeg.ann.live.rows import LiveRows
 from skeg.ann.live.view import PartSearch, View
+from skeg.ann.live.writer import Writer
+from skeg.ann.pipeline import Pipeline
 from tests.ann.live.small import contents, limit, no_background
 
 
@@ -158,3 +160,49 @@ def test_an_id_that_is_always_there_is_always_found(tmp_path):
         for thread in threads:
             thread.join()
     assert [] == failures
+
+
+def test_an_update_does_not_bring_back_what_was_deleted_meanwhile(index, monkeypatch):
+    fill(index, [1, 2])
+    real = type(index._engine).find
+
+    def find(self, ids):
+        found = real(self, ids)
+        if 2 in index.ids():
+            index.delete(2)
+        return found
+
+    monkeypatch.setattr(type(index._engine), "find", find)
+    with pytest.raises(NotFoundError, match="id 2"):
+        index.update([1, 2], [vector(1, 5), vector(2, 6)])
+    assert [1] == index.ids().tolist()
+
+
+def test_what_tuning_stored_outlives_an_emptied_index(index):
+    fill(index, range(20))
+    index._engine.tune({"list_size": 17})
+    index.delete(list(range(20)))
+    index.consolidate()
+    assert 17 == index.stats()["search"]["list_size"]
+
+
+def test_a_merge_does_not_keep_what_is_below_sync_waiting(tmp_path, monkeypatch):
+    with Index.create(tmp_path / "index", 2, metric="l2") as index:
+        index.add([1, 2], [[1, 0], [2, 0]])
+        release, synced = threading.Event(), threading.Event()
+        run, flush = Pipeline.run, Writer.flush
+        monkeypatch.setattr(Pipeline, "run", lambda *args: (release.wait(30), run(*args))[1])
+
+        def told(self):
+            flush(self)
+            synced.set()
+
+        monkeypatch.setattr(Writer, "flush", told)
+        merge = threading.Thread(target=index.consolidate)
+        merge.start()
+        try:
+            index.add(3, [3, 0], durability=Durability.NONE)
+            assert synced.wait(30)
+        finally:
+            release.set()
+            merge.join()

@@ -7,7 +7,6 @@ import pytest
 
 from skeg import VectorError
 from skeg.ann import Index, build_index, recall_at_k
-from skeg.ann.live.view import PartSearch, View
 from tests.ann.live.small import check_hits, contents, limit, no_background
 from tests.indexes import KINDS, METRICS, ids_of, nearest, queries, rows
 
@@ -152,28 +151,3 @@ def test_an_index_that_grew_finds_as_much_as_one_that_was_built(tmp_path, metric
 
 
 # Searches while others write
-
-
-@pytest.mark.parametrize("many", [False, True])
-@pytest.mark.parametrize("where", ["another part", "the same part"])
-def test_a_row_that_is_replaced_during_a_search_is_found(tmp_path, monkeypatch, many, where):
-    """The old row or the new one, if the new one is added when the search has chosen what to look at."""
-    no_background(monkeypatch)
-    place = View if where == "another part" else PartSearch
-    name = {(View, False): "search_one", (View, True): "search_many"}.get((place, many), "many" if many else "one")
-    real = getattr(place, name)
-    with Index.create(tmp_path / "index", 2, metric="l2") as index:
-        index.add([1, 2], [[1, 0], [2, 0]])
-        turns = []
-
-        def meanwhile(self, *args, **options):
-            if not turns:
-                turns.append(1)
-                if where == "another part":
-                    index._engine._state.add_part()
-                index.add(1, [1, 1])
-            return real(self, *args, **options)
-
-        monkeypatch.setattr(place, name, meanwhile)
-        hits = index.search([[1, 1]] if many else [1, 1], 5)
-        assert [1, 2] == sorted(hits.ids.ravel()[:2].tolist())
