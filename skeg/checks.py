@@ -22,6 +22,7 @@ Ids = NDArray[np.uint64]
 
 # Never a stored id: it fills the rows of results that have fewer than k hits.
 RESERVED_ID = 2**64 - 1
+_LARGEST_INT = 2**63 - 1
 
 # Elements looked at together by `check_finite`: the temporary takes a byte for each.
 _BLOCK_ELEMENTS = 1 << 20
@@ -183,18 +184,21 @@ def as_ids(ids: Any, n: int, *, what: str = "ids") -> Ids:
         # NumPy makes float64 of Python ints on both sides of 2**63, so look at the items themselves.
         items = ids if isinstance(ids, (list, tuple)) else array
         return np.array([_as_id(item, row, what) for row, item in enumerate(items)], dtype=np.uint64)
-    if array.dtype.kind == "i" and n and array.min() < 0:
-        row = int((array < 0).argmax())
-        _as_id(int(array[row]), row, what)
-    if array.dtype.itemsize == 8 and n and array.max() == RESERVED_ID:
-        row = int((array == RESERVED_ID).argmax())
-        _as_id(RESERVED_ID, row, what)
-    return np.require(array, np.uint64, ["C", "A"])
+    taken = array.astype(np.uint64, order="C", copy=not array.flags.aligned)
+    # What is negative has become one of the largest.
+    if n and np.maximum.reduce(taken) > _LARGEST_INT:
+        if array.dtype.kind == "i":
+            row = int((array < 0).argmax())
+            _as_id(int(array[row]), row, what)
+        if np.maximum.reduce(taken) == RESERVED_ID:
+            row = int((taken == RESERVED_ID).argmax())
+            _as_id(RESERVED_ID, row, what)
+    return taken
 
 
 def as_some_ids(ids: Any, *, what: str = "ids") -> tuple[Ids, bool]:
     """Return one id or many as an array (n,) uint64, and whether it was one; errors as `as_ids`."""
-    is_single = np.ndim(ids) == 0
+    is_single = (ids.ndim if isinstance(ids, np.ndarray) else np.ndim(ids)) == 0
     return as_ids([ids] if is_single else ids, 1 if is_single else len(ids), what=what), is_single
 
 
@@ -206,7 +210,7 @@ def check_unique_ids(ids: Ids, *, what: str = "ids") -> None:
     ids : ndarray (n,) uint64
         Ids in increasing order cost one pass; others a sorted copy.
     """
-    if (ids[1:] > ids[:-1]).all():
+    if len(ids) < 2 or np.logical_and.reduce(ids[1:] > ids[:-1]):
         return
     ordered = np.sort(ids)
     if (ordered[1:] != ordered[:-1]).all():

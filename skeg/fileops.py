@@ -7,6 +7,7 @@ raise OSError; callers say what they were doing (`skeg.files.disk_errors`).
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from os import PathLike, fspath
@@ -30,6 +31,7 @@ class File:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
+        self._through = hasattr(os, "RWF_DSYNC")
 
     def pread(self, length: int, offset: int) -> bytes:
         """Return up to `length` bytes at `offset`; fewer at the end of the file."""
@@ -38,6 +40,19 @@ class File:
     def pwrite(self, data: Bytes, offset: int) -> int:
         """Write at `offset`; return how many bytes of `data` were taken."""
         return os.pwrite(self._descriptor, data, offset)
+
+    def write_through(self, data: Bytes, offset: int) -> int:
+        """`pwrite`, then wait until what was taken, and only that, is on stable storage; in one call if possible."""
+        if self._through:
+            try:
+                return os.pwritev(self._descriptor, [data], offset, os.RWF_DSYNC)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+                    raise
+                self._through = False
+        taken = self.pwrite(data, offset)
+        self.sync()
+        return taken
 
     def sync(self) -> None:
         """Wait until the contents, and the size that reading them needs, are on stable storage."""
@@ -115,12 +130,16 @@ class FileOps:
 SYSTEM = FileOps()
 
 
-def write_all(file: File, data: Bytes, offset: int) -> None:
-    """Write all of `data` at `offset`, however little the system takes at a time (raises OSError)."""
+def write_all(file: File, data: Bytes, offset: int, *, through: bool = False) -> None:
+    """Write all of `data` at `offset`, however little the system takes at a time (raises OSError).
+
+    through : whether to wait until it is on stable storage.
+    """
+    write = file.write_through if through else file.pwrite
     rest = memoryview(data).cast("B")
     while rest:
         try:
-            taken = file.pwrite(rest[: 1 << 30], offset)
+            taken = write(rest[: 1 << 30], offset)
         except InterruptedError:
             continue
         if taken <= 0:

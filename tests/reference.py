@@ -325,6 +325,12 @@ def nearest_admitted(keys, aim):
     return [key for key in found if key <= last_admitted(found, aim, aim.slack)]
 
 
+def scanned_admitted(keys, aim):
+    """The same of a scan, which leaves out what is behind the floor by more than the slack."""
+    bounded = aim.floor > -np.inf and aim.slack < np.inf
+    return nearest_admitted([key for key in keys if not bounded or distance_of(key) <= F32(aim.floor + aim.slack)], aim)
+
+
 def unseen_admitted(lists, row, seen, admitted, hops, room):
     """What an expansion scores, which is added to ``seen``: neighbors not seen yet.
 
@@ -383,6 +389,23 @@ def sum_rows(points, labels, count):
         sums[label] += point
         counts[label] += 1
     return sums, counts
+
+
+def train_centroids(points, centroids, rounds):
+    """Centroids after so many rounds of Lloyd's k-means; one that no point is nearest to stays."""
+    centroids = centroids.astype(np.float64)
+    for _ in range(rounds):
+        labels = assign_rows(points, centroids).argmin(axis=1)
+        for c in set(labels.tolist()):
+            centroids[c] = points[labels == c].mean(axis=0, dtype=np.float64)
+    return centroids
+
+
+def sum_cells(vectors, cells, is_cosine):
+    """Sum of the vectors of each cell, with length 1 under cosine."""
+    if is_cosine:
+        vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.array([vectors[start:stop].sum(axis=0, dtype=np.float64) for start, stop in pairwise(cells)])
 
 
 def reach(lists, source, reached):

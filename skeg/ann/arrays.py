@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ CODE_LINE = 64
 
 def aligned_zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Zeroed array whose first byte lies at a multiple of 64."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     room = np.zeros(size + CODE_LINE, np.uint8)
     start = -room.ctypes.data % CODE_LINE
     return room[start : start + size].view(dtype).reshape(shape)

@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from skeg.ann.kernels.partition import assign_rows, sum_rows
+from skeg.ann.kernels.partition import assign_rows, halve_squares, sum_cells, sum_rows, train_centroids
 from skeg.ann.parallel import Workers, spans
 from skeg.ann.transform import Float32s
 
@@ -33,6 +33,9 @@ SHORTEST_MEAN = 1e-6
 
 ROWS_A_CALL = 2048
 """Rows assigned by one kernel call."""
+
+PAIRS_A_CALL = 1 << 20
+"""Pairs of a row and a centroid up to which all rounds are one kernel call: some 10 ms."""
 
 Rows = npt.NDArray[np.uint32]
 
@@ -74,66 +77,65 @@ class Partitioner:
 
     def run(self) -> Partition:
         """Divide all rows."""
-        rows = np.arange(len(self._scales), dtype=np.uint32)
-        n_cells = max(1, round(len(rows) / CELL_ROWS))
+        n = len(self._scales)
+        # In random order, so that the first of them, or of any part of them, are a sample.
+        rows = np.random.default_rng(self._seed).permutation(np.arange(n, dtype=np.uint32))
+        n_cells = max(1, round(n / CELL_ROWS))
         n_regions = min(n_cells, round(1.5 * n_cells**0.5))
-        centroids = self._train(rows, n_regions, 4 * SAMPLE_ROWS, 0)
-        labels = np.zeros(len(rows), np.int32)
-        pieces = spans(len(rows), ROWS_A_CALL)
+        centroids = self._train(rows, n_regions, 4 * SAMPLE_ROWS)
+        labels = np.zeros(n, np.int32)
+        pieces = spans(n, ROWS_A_CALL)
 
         def assign(piece: int, _worker: int) -> None:
-            here = slice(*pieces[piece])
-            self._assign(rows[here], centroids, labels[here])
+            start, stop = pieces[piece]
+            self._assign(np.arange(start, stop, dtype=np.uint32), centroids, labels[start:stop])
 
         self._workers.run(len(pieces), assign)
-        members = [part for part in _by_label(rows, labels, len(centroids)) if len(part)]
-        divided: list[list[Rows]] = [[]] * len(members)
+        ordered, sizes = _by_label(rows, labels[rows], n_regions)
+        ends = np.cumsum(sizes).tolist()
+        divided: list[tuple[Rows, npt.NDArray[np.int64]]] = [(rows[:0], sizes[:0])] * len(sizes)
 
         def divide(region: int, _worker: int) -> None:
-            divided[region] = self._divide(members[region], region + 1)
+            divided[region] = self._divide(ordered[ends[region] - sizes[region] : ends[region]])
 
-        self._workers.run(len(members), divide)
-        cells = [cell for region in divided for cell in region]
+        self._workers.run(len(sizes), divide)
         return Partition(
-            np.concatenate(cells),
-            _offsets([len(cell) for cell in cells]),
-            _offsets([len(region) for region in divided]),
+            np.concatenate([rows for rows, _ in divided]),
+            _offsets(np.concatenate([sizes for _, sizes in divided])),
+            _offsets([len(sizes) for _, sizes in divided]),
         )
 
-    def _divide(self, rows: Rows, stream: int) -> list[Rows]:
-        """The cells of one region."""
+    def _divide(self, rows: Rows) -> tuple[Rows, npt.NDArray[np.int64]]:
+        """Rows of a region, which come in random order, cell by cell, and the number of rows of each."""
         n_cells = max(1, round(len(rows) / CELL_ROWS))
         labels = np.zeros(len(rows), np.int32)
-        centroids = self._train(rows, n_cells, SAMPLE_ROWS, stream)
-        self._assign(rows, centroids, labels)
-        return [cell for cell in _by_label(rows, labels, n_cells) if len(cell)]
+        centroids = self._train(rows, n_cells, SAMPLE_ROWS)
+        ascending = np.sort(rows)
+        self._assign(ascending, centroids, labels)
+        return _by_label(ascending, labels, n_cells)
 
     def _assign(self, rows: Rows, centroids: Float32s, labels: npt.NDArray[np.int32]) -> None:
-        half_squares = (np.square(centroids).sum(axis=1) / 2).astype(np.float32)
+        half_squares = np.empty(len(centroids), np.float32)
+        halve_squares(centroids, half_squares)
         assign_rows(self._codes, self._scales, rows, centroids, half_squares, self._point(), labels)
 
-    def _train(self, rows: Rows, count: int, sample: int, stream: int) -> Float32s:
-        """Centroids (count, dim) of a sample of some rows, by Lloyd's k-means from rows drawn at random.
+    def _train(self, rows: Rows, count: int, sample: int) -> Float32s:
+        """Centroids (count, dim) of rows that come in random order, by Lloyd's k-means on the first of them.
 
         A centroid that loses its rows stays where it was.
         """
-        generator = np.random.default_rng([self._seed, stream])
-        if len(rows) > count * sample:
-            rows = np.sort(generator.choice(rows, count * sample, replace=False))
+        rows = rows[: count * sample]
+        centroids = np.zeros((count, self._dim), np.float32)
+        counts = np.zeros(count, np.int32)
+        point = self._point()
+        first = np.arange(count, dtype=np.int32)
+        sum_rows(self._codes, self._scales, rows[:count], first, point, centroids, counts)
         labels = np.zeros(len(rows), np.int32)
-        centroids, _ = self._sums(generator.choice(rows, count, replace=False), np.arange(count, dtype=np.int32), count)
-        for _ in range(ROUNDS if count > 1 else 0):
-            self._assign(rows, centroids, labels)
-            sums, counts = self._sums(rows, labels, count)
-            kept = counts > 0
-            centroids[kept] = sums[kept] / counts[kept, None]
+        work = np.empty_like(centroids), counts, np.empty(count, np.float32)
+        together = ROUNDS if len(rows) * count <= PAIRS_A_CALL else 1
+        for _ in range(0, ROUNDS if count > 1 else 0, together):
+            train_centroids(self._codes, self._scales, rows, together, point, labels, work, centroids)
         return centroids
-
-    def _sums(self, rows: Rows, labels: npt.NDArray[np.int32], count: int) -> tuple[Float32s, npt.NDArray[np.int32]]:
-        """Sum (count, dim) and number (count,) of the rows of each label."""
-        sums, counts = np.zeros((count, self._dim), np.float32), np.zeros(count, np.int32)
-        sum_rows(self._codes, self._scales, rows, labels, self._point(), sums, counts)
-        return sums, counts
 
     def _point(self) -> Float32s:
         return np.empty(self._dim, np.float32)
@@ -158,16 +160,12 @@ class Centroids:
         n_regions = len(self._regions) - 1
         self._sums = new_array((n_regions + len(self._cells) - 1, dim), np.float32)
         self._of_cells = self._sums[n_regions:]
-        self._done = 0
+        self._done = self._cell = 0
 
     def add(self, vectors: Float32s) -> None:
         """Take the next rows (m, dim) float32."""
-        if self._metric == "cosine":
-            vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-        rows = np.arange(self._done, self._done + len(vectors))
-        cells = np.searchsorted(self._cells, rows, side="right") - 1
-        starts = np.flatnonzero(np.diff(cells, prepend=-1))
-        self._of_cells[cells[starts]] += np.add.reduceat(vectors, starts, axis=0)
+        is_cosine = self._metric == "cosine"
+        self._cell = int(sum_cells(vectors, self._done, self._cells, self._cell, is_cosine, self._of_cells))
         self._done += len(vectors)
 
     def finish(self, vectors: Callable[[npt.NDArray[np.int64]], Float32s]) -> Float32s:
@@ -187,11 +185,11 @@ class Centroids:
         return self._sums
 
 
-def _by_label(rows: Rows, labels: npt.NDArray[np.int32], count: int) -> list[Rows]:
-    """The rows of each label, in order."""
+def _by_label(rows: Rows, labels: npt.NDArray[np.int32], count: int) -> tuple[Rows, npt.NDArray[np.int64]]:
+    """Rows in the order of their labels, as they come within one, and how many have each label that any has."""
     sizes = np.bincount(labels, minlength=count)
-    return np.split(rows[np.argsort(labels, kind="stable")], np.cumsum(sizes)[:-1])
+    return rows[np.argsort(labels, kind="stable")], sizes[sizes > 0]
 
 
-def _offsets(sizes: list[int]) -> Rows:
+def _offsets(sizes: npt.ArrayLike) -> Rows:
     return np.concatenate([[0], np.cumsum(sizes)]).astype(np.uint32)

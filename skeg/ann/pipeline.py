@@ -62,13 +62,15 @@ class Start:
     """What is left of an older segment, whose rows come first in the source.
 
     quantizer : its own; graph : its `Graph`; rows (m,) uint32 : its rows that are left, in the order of the source;
-    new_row (n,) int64 : place of each of its rows in the source, -1 for one that is gone.
+    new_row (n,) int64 : place of each of its rows in the source, -1 for one that is gone; calibration : what was
+    measured of it, if that still holds.
     """
 
     quantizer: Quantizer
     graph: Graph
     rows: npt.NDArray[np.uint32]
     new_row: npt.NDArray[np.int64]
+    calibration: Calibration | None
 
 
 @attrs.define(eq=False)
@@ -326,7 +328,8 @@ class Pipeline:
         try:
             for finding in segment.check_written(self._params.max_degree):
                 raise finding
-            return self._manifest(calibrate(searcher, segment, self._params.seed))
+            known = None if self._start is None else self._start.calibration
+            return self._manifest(known or calibrate(searcher, segment, self._params.seed))
         finally:
             searcher.close()
 

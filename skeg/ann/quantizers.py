@@ -31,12 +31,12 @@ import numpy as np
 import numpy.typing as npt
 
 from skeg.ann.arrays import CODE_LINE, aligned_zeros
-from skeg.ann.kernels.encode import encode_uniform
+from skeg.ann.kernels.encode import ROW_OK, ROW_ZERO, encode_uniform, turn_and_encode
 from skeg.ann.kernels.prepare import Transform, prepare_query
 from skeg.ann.kernels.score import SCHEME_F32, Codes, Query, score_rows
 from skeg.ann.metric import METRICS
 from skeg.ann.pq import PqQuantizer
-from skeg.ann.transform import Float32s, RowTransform
+from skeg.ann.transform import Float32s, RowTransform, bad_row
 from skeg.checks import as_choice
 
 KINDS = ("f32", "int8", "tq4", "tq2", "tq1", "binary", "pq")
@@ -129,10 +129,32 @@ class UniformQuantizer:
     def encode(self, turned: Float32s, squares: Float32s) -> tuple[Bytes2D, Float32s]:
         """Codes and unbiased scales; see `Quantizer.encode`."""
         codes = aligned_zeros((len(turned), self.row_bytes), np.uint8)
-        scales = np.empty(len(turned), np.float32)
-        digits = np.zeros(self.row_bytes * 8 // self.bits, np.uint8)
+        scales, digits = np.empty(len(turned), np.float32), self._digits()
         encode_uniform(turned, squares, self.bits, np.float32(STEP_SIZES[self.bits]), digits, codes, scales)
         return codes, scales
+
+    def encode_stored(self, vectors: Float32s, first_row: int = 0) -> tuple[Bytes2D, Float32s, Float32s]:
+        """Codes, scales and squared norms of stored vectors (n, dim), in one kernel call: for few rows at a time.
+
+        Raises
+        ------
+        VectorError
+            As `RowTransform.apply`.
+        """
+        n, transform = len(vectors), self.transform
+        codes, digits = np.empty((n, self.row_bytes), np.uint8), self._digits()
+        scales, squares, turned = (np.empty(size, np.float32) for size in (n, n, transform.dim))
+        status, row = turn_and_encode(
+            vectors, METRICS[transform.metric], transform.mean, transform.signs, turned, squares, self.bits,
+            np.float32(STEP_SIZES[self.bits]), digits, codes, scales,
+        )  # fmt: skip
+        if status != ROW_OK:
+            raise bad_row(status == ROW_ZERO, vectors[row], first_row + row)
+        return codes, scales, squares
+
+    def _digits(self) -> npt.NDArray[np.uint8]:
+        """Work space of a row."""
+        return np.empty(self.row_bytes * 8 // self.bits, np.uint8)
 
 
 @attrs.frozen(eq=False)

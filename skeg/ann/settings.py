@@ -33,6 +33,8 @@ class Settings:
 class SearchSettings:
     """The settings of one index, by what is asked for; worked out once, because they depend on numbers alone.
 
+    ``calibration`` is what was measured of the index.
+
     Parameters
     ----------
     manifest : Manifest
@@ -48,7 +50,7 @@ class SearchSettings:
     def __init__(self, manifest: Manifest, scheme: int, root: int) -> None:
         self._list_size = as_int("list_size", manifest.search.get("list_size"), 1, LIST_SIZE_MAX)
         found: dict[str, Any] = {name: manifest.search.get(name) for name in CALIBRATED}
-        self._calibration = Calibration(**found)
+        self.calibration = Calibration(**found)
         self._fixed = (metric_number(manifest.metric), scheme, root)
         self._depth = RERANK[manifest.kind]
         self._count = manifest.count
@@ -78,10 +80,10 @@ class SearchSettings:
         if search_list_size is not None:
             list_size = as_int("search_list_size", search_list_size, 1, LIST_SIZE_MAX)
         list_size = max(list_size, n_hits)
-        n_expand, margin = self._calibration.bounds_for(n_hits, list_size, self._count)
+        n_expand, margin = self.calibration.bounds_for(n_hits, list_size, self._count)
         if rerank is None:
             depth = DEPTH_FACTOR * self._depth * max(n_hits, MARGIN_RANK) // 10
-            slack = self._calibration.slack
+            slack = self.calibration.slack
         else:
             depth, slack = max(as_int("rerank", rerank, 1, LIST_SIZE_MAX), n_hits), np.float32(np.inf)
         capacity = max(n_expand, depth)

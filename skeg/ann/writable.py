@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skeg.ann.exact import checked_norms
 from skeg.ann.filters.payload import encode_payloads
 from skeg.ann.live.engine import LiveEngine
 from skeg.ann.live.searching import payloads_of
@@ -83,7 +82,6 @@ class Writable:
         if len(given) != len(wanted):
             raise VectorError("ids", expected=f"{len(given)}, one for each vector", found=f"{len(wanted)}")
         check_unique_ids(wanted)
-        checked_norms(given, self._metric)
         return engine.put(
             wanted, given, encode_payloads(payloads, len(wanted), is_single=is_single), on_conflict, durability
         )

@@ -337,6 +337,11 @@ class SimFile:
             self._ops.change("write", self._number, offset, new)
         return len(new)
 
+    def write_through(self, data: Bytes, offset: int) -> int:
+        taken = self.pwrite(data, offset)
+        self.sync()
+        return taken
+
     def sync(self) -> None:
         self._begin("sync")
         self._ops.change("sync", self._number)

@@ -216,3 +216,35 @@ def test_a_lock_is_held_once(tmp_path):
 
 def test_a_file_never_opened_is_closed_quietly():
     File(-1).close()
+
+
+@pytest.mark.parametrize("code", [None, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_writing_through_writes_whatever_the_system_can_do(tmp_path, monkeypatch, code):
+    """Where one call can't do both, two do; an error of another kind is one."""
+    synced = []
+    monkeypatch.setattr(os, "fdatasync", synced.append, raising=False)
+    if code is not None:
+        monkeypatch.setattr(os, "pwritev", fails_with(code), raising=False)
+    file = SYSTEM.open(tmp_path / "file", create=True)
+    write_all(file, b"0123", 0, through=True)
+    write_all(file, b"45", 4, through=True)
+    assert b"012345" == read_all(file, 10, 0)
+    if sys.platform == "linux":
+        assert (0 if code is None else 2) == len(synced)
+    file.close()
+
+
+def test_writing_through_names_other_errors(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "pwritev", fails_with(errno.EIO), raising=False)
+    monkeypatch.setattr(os, "RWF_DSYNC", 2, raising=False)
+    file = SYSTEM.open(tmp_path / "file", create=True)
+    with pytest.raises(OSError, match="injected"):
+        file.write_through(b"0123", 0)
+    file.close()
+
+
+def fails_with(code):
+    def fail(*_):
+        raise OSError(code, "injected")
+
+    return fail

@@ -14,13 +14,16 @@ import numpy as np
 
 from skeg.ann.kernels.cells import ROWS_A_CELL, keys_of_run, nearest_cells
 from skeg.ann.kernels.pool import PAST_EVERY_KEY, distance_of, insert, pack, row_of
-from skeg.ann.kernels.score import PREFETCH_AHEAD, ask_for, estimate_of, lines_of, product_of
+from skeg.ann.kernels.score import PREFETCH_AHEAD, ask_for, estimate_of, lines_of, product_of, score_run
 from skeg.ann.kernels.simd import prefetch_row
 from skeg.ann.kernels.walk import DAMAGED, next_epoch
 from skeg.jit import kernel
 
 SCAN_ROWS = 256
 """Rows of a run that are scored before they are offered to the pools."""
+
+SCAN_GROUP = 64
+"""Rows of a run that are passed over together if none of them is near enough."""
 
 
 class Admission(NamedTuple):
@@ -85,6 +88,15 @@ def note(found: Any, n_found: Any, aim: Any, key: Any) -> Any:
 
 
 @kernel(inline=True)
+def _bar(found: Any, n_found: Any, aim: Any) -> Any:
+    """No key from this one on is worth noting: it is behind the floor by more than the slack, or there is no room."""
+    bar = found[n_found - 1] if n_found == aim.keys else PAST_EVERY_KEY
+    if aim.floor == np.float32(-np.inf) or aim.slack == np.float32(np.inf):
+        return bar
+    return min(bar, (pack(aim.floor + aim.slack, 0) | np.int64(0xFFFFFFFF)) + np.int64(1))
+
+
+@kernel(inline=True)
 def _join(pool: Any, size: Any, capacity: Any, key: Any) -> Any:
     """Insert a key into the pool that a walk goes by; gives (size, the key's place)."""
     if size == capacity and key >= pool[size - 1]:
@@ -96,12 +108,14 @@ def _join(pool: Any, size: Any, capacity: Any, key: Any) -> Any:
 def scan_rows(codes: Any, query: Any, rows: Any, admission: Any, aim: Any, found: Any, n_found: Any) -> Any:
     """Score rows (uint32) by their codes and keep the nearest admitted ones; gives how many ``found`` holds.
 
-    Twin: ``reference.nearest_admitted``.
+    Nothing is kept that is behind the floor by more than the slack.
+    Twin: ``reference.scanned_admitted``.
     """
     scheme, packed, factors, vectors = codes
     digits, table, step, bias, weight = query
     n_lines = lines_of(scheme, packed, vectors)
     count = rows.shape[0]
+    bar = _bar(found, n_found, aim)
     for i in range(min(count, PREFETCH_AHEAD)):
         ask_for(scheme, packed, factors, vectors, np.int64(rows[i]), n_lines)
     for i in range(count):
@@ -110,9 +124,20 @@ def scan_rows(codes: Any, query: Any, rows: Any, admission: Any, aim: Any, found
         row = np.int64(rows[i])
         product = product_of(scheme, packed, vectors, digits, table, row)
         key = pack(-estimate_of(product, factors, row, step, bias, weight), row)
-        if (n_found < aim.keys or key < found[n_found - 1]) and is_admitted(admission, row):
+        if key < bar and is_admitted(admission, row):
             n_found = note(found, n_found, aim, key)
+            bar = _bar(found, n_found, aim)
     return n_found
+
+
+@kernel(inline=True)
+def _is_any_near(estimates: Any, first: Any, stop: Any, bar: Any) -> Any:
+    """Whether any of ``estimates[first:stop]`` may be before the bar; without a branch, so many at a time."""
+    least = np.float32(-np.inf) if bar == PAST_EVERY_KEY else -distance_of(bar)
+    count = np.int32(0)
+    for i in range(first, stop):
+        count += np.int32(estimates[i] >= least)
+    return count > np.int32(0)
 
 
 @kernel()
@@ -120,15 +145,21 @@ def scan_run(
     codes: Any, query: Any, first: Any, stop: Any, admission: Any, aim: Any, scratch: Any, found: Any, n_found: Any
 ) -> Any:
     """`scan_rows` for the rows first to stop - 1, which lie side by side."""
-    keys = scratch.keys
-    work = (scratch.products, scratch.estimates)
+    products, estimates = scratch.products, scratch.estimates
+    bar = _bar(found, n_found, aim)
     at: Any = np.int64(first)
     while at < stop:
         count: Any = min(np.int64(stop) - at, np.int64(SCAN_ROWS))
-        keys_of_run(codes, query, at, count, work, keys)
-        for i in range(count):
-            if (n_found < aim.keys or keys[i] < found[n_found - 1]) and is_admitted(admission, at + i):
-                n_found = note(found, n_found, aim, keys[i])
+        score_run(codes, query, at, count, products, estimates)
+        for group in range(0, count, SCAN_GROUP):
+            end = min(count, group + SCAN_GROUP)
+            if not _is_any_near(estimates, group, end, bar):
+                continue
+            for i in range(group, end):
+                key = pack(-estimates[i], at + i)
+                if key < bar and is_admitted(admission, at + i):
+                    n_found = note(found, n_found, aim, key)
+                    bar = _bar(found, n_found, aim)
         at += count
     return n_found
 

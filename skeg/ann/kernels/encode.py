@@ -17,6 +17,23 @@ ROW_ZERO = 2
 
 
 @kernel()
+def _turn(raw: Any, metric: Any, mean: Any, signs: Any, turned: Any) -> Any:
+    """One row of `turn_rows`; gives how it was judged."""
+    total = square_sum(raw)
+    if not np.isfinite(total):
+        return ROW_NOT_FINITE
+    scale = np.float32(1)
+    if metric == COSINE:
+        if total < SMALLEST_NORM * SMALLEST_NORM:
+            return ROW_ZERO
+        scale = np.float32(1) / np.sqrt(total)
+    for j in range(raw.shape[0]):
+        turned[j] = raw[j] * scale - mean[j]
+    rotate(turned, signs)
+    return ROW_OK
+
+
+@kernel()
 def turn_rows(raw: Any, metric: Any, mean: Any, signs: Any, turned: Any, squares: Any) -> Any:
     """Map stored vectors to the space where codes live; gives (status, first bad row).
 
@@ -25,17 +42,9 @@ def turn_rows(raw: Any, metric: Any, mean: Any, signs: Any, turned: Any, squares
     or whose squared norm overflows, is `ROW_NOT_FINITE`. Twin: ``reference.turn_rows``.
     """
     for i in range(raw.shape[0]):
-        total = square_sum(raw[i])
-        if not np.isfinite(total):
-            return ROW_NOT_FINITE, i
-        scale = np.float32(1)
-        if metric == COSINE:
-            if total < SMALLEST_NORM * SMALLEST_NORM:
-                return ROW_ZERO, i
-            scale = np.float32(1) / np.sqrt(total)
-        for j in range(raw.shape[1]):
-            turned[i, j] = raw[i, j] * scale - mean[j]
-        rotate(turned[i], signs)
+        status = _turn(raw[i], metric, mean, signs, turned[i])
+        if status != ROW_OK:
+            return status, i
         squares[i] = square_sum(turned[i])
     return ROW_OK, raw.shape[0]
 
@@ -74,6 +83,18 @@ def _pack(digits: Any, dim: Any, bits: Any, code: Any) -> None:
 
 
 @kernel()
+def _encode(turned: Any, square: Any, bits: Any, clip: Any, digits: Any, code: Any) -> Any:
+    """One row of `encode_uniform`; gives its scale."""
+    dim = turned.shape[0]
+    step = np.float32(clip * np.sqrt(square / np.float32(dim)))
+    if step <= np.float32(0):
+        step = np.float32(1)
+    product = _digits(turned, bits, step, digits)
+    _pack(digits, dim, bits, code)
+    return square / product if product > np.float32(0) else np.float32(0)
+
+
+@kernel()
 def encode_uniform(turned: Any, squares: Any, bits: Any, clip: Any, digits: Any, codes: Any, scales: Any) -> None:
     """Uniform b-bit codes of turned rows with the scale that makes inner products unbiased.
 
@@ -85,10 +106,22 @@ def encode_uniform(turned: Any, squares: Any, bits: Any, clip: Any, digits: Any,
     Twin: ``reference.encode_uniform``.
     """
     for i in range(turned.shape[0]):
-        dim = turned.shape[1]
-        step = np.float32(clip * np.sqrt(squares[i] / np.float32(dim)))
-        if step <= np.float32(0):
-            step = np.float32(1)
-        product = _digits(turned[i], bits, step, digits)
-        _pack(digits, dim, bits, codes[i])
-        scales[i] = squares[i] / product if product > np.float32(0) else np.float32(0)
+        scales[i] = _encode(turned[i], squares[i], bits, clip, digits, codes[i])
+
+
+@kernel()
+def turn_and_encode(
+    raw: Any, metric: Any, mean: Any, signs: Any, turned: Any, squares: Any, bits: Any, clip: Any, digits: Any,
+    codes: Any, scales: Any,
+) -> Any:  # fmt: skip
+    """`turn_rows`, then `encode_uniform`, in one call for few rows; turned (dim,) is work space.
+
+    Gives (status, first bad row). Twins: those of the two.
+    """
+    for i in range(raw.shape[0]):
+        status = _turn(raw[i], metric, mean, signs, turned)
+        if status != ROW_OK:
+            return status, i
+        squares[i] = square_sum(turned)
+        scales[i] = _encode(turned, squares[i], bits, clip, digits, codes[i])
+    return ROW_OK, raw.shape[0]

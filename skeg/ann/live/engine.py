@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from skeg.ann.exact import checked_norms
 from skeg.ann.format import Manifest, read_manifest, write_manifest
 from skeg.ann.hits import Hits
 from skeg.ann.kernels.search import OK
@@ -279,10 +280,19 @@ class LiveEngine:
     def put(
         self, ids: Ids, vectors: Float32s, payloads: Sequence[bytes], on_conflict: str, durability: Durability
     ) -> int:
-        """Add rows, in chunks; gives how many. Many at a time become a part of a new segment at once."""
+        """Add rows, in chunks; gives how many. Many at a time become a part of a new segment at once.
+
+        Raises
+        ------
+        VectorError
+            A vector that can't be; nothing is added then.
+        """
         writer = self._writing()
         enough = max(self._state.merge_rows, int(BULK_SHARE * self._state.manifest.count))
-        if len(ids) >= enough and on_conflict == "replace":
+        is_bulk = len(ids) >= enough and on_conflict == "replace"
+        if is_bulk or len(ids) > CHUNK_ROWS or on_conflict != "replace":  # else encoding sees to it
+            checked_norms(vectors, self.manifest.metric)
+        if is_bulk:
             self.merge(Added(ids, open_source(vectors), payloads), threads=available_cpus())
             return len(ids)
         count = 0

@@ -158,12 +158,13 @@ def pack_delete(ids: Ids) -> list[Bytes]:
 
 
 def _bytes_of(array: npt.NDArray[np.generic]) -> memoryview:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    # Anything of no elements has no bytes, though it may not be cast.
+    return np.ascontiguousarray(array).data.cast("B") if array.size else memoryview(b"")
 
 
 def pack_record(type_: int, seq: int, body: Sequence[Bytes], place: int, offset: int, durable: int) -> bytes:
     """The bytes of one record, with its padding, for ``offset`` of the log that ``place`` is of."""
-    nbytes = sum(len(part) for part in body)
+    nbytes = sum(map(len, body))
     head = _HEAD.pack(nbytes, type_, seq, durable)
     state = xxh3_64(head)
     for part in body:

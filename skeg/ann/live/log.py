@@ -126,8 +126,18 @@ class LogWriter:
         self._end, self.next_seq, count = mark
         del self._buffer[count:]
 
-    def write(self) -> None:
-        """Hand what is staged to the system. `StorageError` if it can't be, and then it is still staged."""
+    def commit(self) -> None:
+        """`write` and `sync`: in one call if nothing is waiting to be synced from before."""
+        through = self._durable == self._written
+        self.write(through=through)
+        if not through:
+            self.sync()
+
+    def write(self, *, through: bool = False) -> None:
+        """Hand what is staged to the system. `StorageError` if it can't be, and then it is still staged.
+
+        through : whether to have it on stable storage; what was written before has to be there already.
+        """
         self._check()
         if not self._buffer:
             return
@@ -138,7 +148,8 @@ class LogWriter:
                     self._file.allocate(self._reserved, self._end - self._reserved + room)
                 self._reserved = self._end + room
             try:
-                write_all(self._file, b"".join(self._buffer), self._written)
+                data = self._buffer[0] if len(self._buffer) == 1 else b"".join(self._buffer)
+                write_all(self._file, data, self._written, through=through)
             except OSError:
                 # Whole records may be among what was written: nobody must find them behind the next one.
                 self._file.truncate(self._written)
@@ -146,6 +157,8 @@ class LogWriter:
                 raise
         self._buffer.clear()
         self._written = self._end
+        if through:
+            self._durable = self._end
 
     def sync(self) -> None:
         """Wait until everything written is on stable storage."""

@@ -35,6 +35,12 @@ from skeg.files import fsync_dir, remove_tree
 REBUILD_SHARE = 0.5
 """Share of a new segment's rows, or of the old one's, that has to be taken over: with less, a new graph is built."""
 
+CALIBRATED_FOR = 0.25
+"""Share of rows that come and go until an index is calibrated again, which takes a quarter of the time of a merge."""
+
+CHANGED = "changed"
+"""Rows that came or went since the index was calibrated, among the manifest's settings of a search."""
+
 TUNED = ("list_size", "tuned_recall", "tuned_k")
 """Settings of a search that a merge leaves as they are."""
 
@@ -143,7 +149,14 @@ class Merge:
         except BaseException:
             remove_tree(place)
             raise
-        return attrs.evolve(made, search={**made.search, **tuned}, live=live)
+        changed = {} if start is None or start.calibration is None else {CHANGED: self._changed()}
+        return attrs.evolve(made, search={**made.search, **changed, **tuned}, live=live)
+
+    def _changed(self) -> int:
+        """Rows that came or went since the index was calibrated, this merge's too."""
+        before = self._state.manifest
+        known = before.search.get(CHANGED, 0)
+        return (known if isinstance(known, int) else before.count) + self.count + before.count - 2 * len(self._kept)
 
     def _start(self) -> Start | None:
         """What to go on from, or None if a new graph is quicker to build."""
@@ -155,7 +168,9 @@ class Merge:
         new_row = np.full(self._old.count, -1, np.int64)
         new_row[self._kept] = np.arange(len(self._kept))
         graph = Graph(segment.links, segment.offsets[:-1], segment.offsets[1:])
-        return Start(segment.quantizer, graph, self._kept, new_row)
+        known = self._old.searcher.settings.calibration
+        still = known.margins and self._changed() <= CALIBRATED_FOR * self.count
+        return Start(segment.quantizer, graph, self._kept, new_row, known if still else None)
 
     def _source(self) -> VectorSource:
         parts: list[tuple[Callable[[Rows], Float32s], int]] = []

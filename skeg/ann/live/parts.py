@@ -20,8 +20,8 @@ class SegmentPart:
     ----------
     ids, vectors, alive : ndarray
         By row; alive uint8 is 0 for a row that was deleted or replaced.
-    count, n_dead : int
-        Rows there are, and those that are not alive.
+    count, linked, n_dead : int
+        Rows there are, those of the graph, which are all, and those that are not alive.
     columns : FieldColumns
         What filters look at.
     """
@@ -31,7 +31,7 @@ class SegmentPart:
         self.searcher = searcher
         self.ids: Ids = segment.ids
         self.vectors = segment.vectors
-        self.count = len(segment.ids)
+        self.count = self.linked = len(segment.ids)
         self.alive = np.ones(self.count, np.uint8)
         self.n_dead = 0
         self.bundle = searcher.open_bundle()
@@ -50,8 +50,8 @@ class SegmentPart:
         """Row of each id (n,), -1 if it is not here or dead."""
         segment = self.searcher.open_segment()
         rows = np.empty(len(ids), np.int64)
-        find_rows(segment.ids, segment.id_order, ids, rows)
-        rows[self.alive[rows] == 0] = -1  # row -1 is the last one; if that is dead, -1 stays -1
+        if find_rows(segment.ids, segment.id_order, ids, rows):
+            rows[self.alive[rows] == 0] = -1  # row -1 is the last one; if that is dead, -1 stays -1
         return rows
 
     def row_of(self, vector_id: int) -> int:
@@ -66,8 +66,9 @@ class SegmentPart:
         """Mark the rows of those ids (n,) that are here as dead."""
         rows = self.rows_of(ids)
         rows = rows[rows >= 0]
-        self.alive[rows] = 0
-        self.n_dead += len(rows)
+        if len(rows):
+            self.alive[rows] = 0
+            self.n_dead += len(rows)
 
 
 Part = SegmentPart | LiveRows

@@ -16,8 +16,9 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
+from skeg.ann.calibration import ERRORS_APART
 from skeg.ann.format import Manifest
-from skeg.ann.kernels.search import MARGIN_RANK, OK
+from skeg.ann.kernels.search import OK
 from skeg.ann.kernels.search_part import SCAN_RUN, bundle_admission, search_part, search_part_many
 from skeg.ann.live.parts import Part, SegmentPart
 from skeg.ann.live.plan import Strategy, choose, choose_filtered
@@ -26,9 +27,6 @@ from skeg.ann.live.selection import Filter, Selection
 from skeg.ann.settings import SearchSettings, Settings
 from skeg.ann.workspace import PartSpace
 from skeg.jit import resolve
-
-LIVE_DEPTH = 2
-"""Rows of a part in memory that are scored exactly, as a multiple of the hits wanted: its codes have 8 bits."""
 
 SELECTION_BYTES = 64 << 20
 """What is remembered of filters for each part."""
@@ -52,6 +50,7 @@ class PartSearch:
         self._admitted = bundle_admission(part.alive, part.alive, none, np.zeros(0, np.uint32))
         self._idle: list[PartSpace] = []
         self._selections: dict[Hashable, Selection] = {}
+        self._chosen: tuple[Settings | None, tuple[int, ...], Strategy | None] = (None, (), None)
         self._call: Any = None
 
     def knows(self, wanted: Filter) -> bool:
@@ -74,11 +73,20 @@ class PartSearch:
     def strategy(self, given: Settings, selection: Selection | None, *, thorough: bool = False) -> Strategy:
         """How a search goes about it; thorough: so that it misses nothing."""
         part, numbers = self.part, given.numbers
+        if selection is None and not thorough:
+            now = (part.linked, part.count, part.n_dead)
+            asked, then, chosen = self._chosen
+            if asked is given and then == now and chosen is not None:
+                return chosen
         if isinstance(part, LiveRows):
-            depth = given.rerank if given.rerank is not None else LIVE_DEPTH * max(given.n_hits, MARGIN_RANK)
-            numbers = self.settings.get(given.k, given.search_list_size, depth).numbers
+            numbers = self.settings.same(given).numbers
+            if given.rerank is None:
+                numbers = (*numbers[:6], ERRORS_APART * part.code_error, numbers[7])
         if selection is None:
-            return choose(part, numbers, given.n_hits, thorough=thorough)
+            strategy = choose(part, numbers, given.n_hits, thorough=thorough)
+            if not thorough:
+                self._chosen = (given, now, strategy)
+            return strategy
         known = selection.strategies.get((numbers, thorough))
         if known is None:
             known = choose_filtered(part, numbers, selection, thorough=thorough)
@@ -135,7 +143,7 @@ class View:
     @classmethod
     def of(cls, path: Path, manifest: Manifest, segment: SegmentPart | None, rows: Sequence[LiveRows]) -> View:
         """A view of these parts of the index in a folder."""
-        settings = SearchSettings(attrs.evolve(manifest, kind="int8"), 8, 0)  # for rows in memory
+        settings = SearchSettings(attrs.evolve(manifest, kind="tq4"), 4, 0)  # for rows in memory
         searches = [PartSearch(part, settings) for part in rows]
         if segment is not None:
             searches.insert(0, PartSearch(segment, segment.searcher.settings))

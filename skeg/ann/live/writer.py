@@ -42,7 +42,10 @@ class Operation(ABC):
 
     @abstractmethod
     def prepare(self, state: State, pending: dict[int, bool], log: LogWriter) -> None:
-        """Decide what to do and stage it; pending: ids that operations before this one add (True) or delete."""
+        """Decide what to do and stage it; pending: ids that operations before this one add (True) or delete.
+
+        What is staged when it fails is taken back.
+        """
 
     @abstractmethod
     def apply(self, state: State) -> None:
@@ -75,10 +78,11 @@ class Put(Operation):
         """Stage the rows; `VectorError` for a vector that can't be encoded, or an id that is there if that counts."""
         if self._on_conflict != "replace":
             self._check_conflicts(state, pending)
-        self._encoded = state.newest.encode(self._vectors, self._first_row)
         if len(self._ids):
             log.stage(fmt.PUT, fmt.pack_put(self._ids, self._vectors, self._payloads))
-            pending.update(dict.fromkeys(self._ids.tolist(), True))
+        # Last, just before the log is written: both let others have the GIL, which is worth more in one piece.
+        self._encoded = state.newest.encode(self._vectors, self._first_row)
+        pending.update(dict.fromkeys(self._ids.tolist(), True))
         self.result = len(self._ids)
 
     def _check_conflicts(self, state: State, pending: dict[int, bool]) -> None:
@@ -209,17 +213,19 @@ class Writer:
         mark = log.mark()
         ready = []
         for operation in operations:
+            before = log.mark()
             try:
                 operation.prepare(self.state, pending, log)
                 ready.append(operation)
             except SkegError as error:
+                log.back(before)
                 operation.error, operation.done = error, True
         level = max((operation.durability for operation in ready), default=Durability.NONE)
         try:
-            if level > Durability.NONE or log.staged_bytes > STAGED_BYTES_MAX:
-                log.write()
             if level == Durability.SYNC:
-                log.sync()
+                log.commit()
+            elif level > Durability.NONE or log.staged_bytes > STAGED_BYTES_MAX:
+                log.write()
         except StorageError as error:
             if log.stopped is None:
                 log.back(mark)

@@ -165,10 +165,10 @@ def test_scans_find_the_nearest_admitted_rows(rng, n, aim, share, ties):
     aim = AIMS[aim]
     scene = Scene(rng, n, share, ties=ties)
     rows = rng.permutation(n)[: rng.integers(1, n + 1)].tolist()
-    expected = reference.nearest_admitted(scene.keys_admitted(rows), aim)
+    expected = reference.scanned_admitted(scene.keys_admitted(rows), aim)
     assert expected == scene.found[: scene.scanned(rows, aim)].tolist()
     first, stop = sorted(rng.integers(0, n + 1, 2).tolist())
-    expected = reference.nearest_admitted(scene.keys_admitted(range(first, stop)), aim)
+    expected = reference.scanned_admitted(scene.keys_admitted(range(first, stop)), aim)
     assert expected == scene.found[: scene.scanned_run(first, stop, aim)].tolist()
 
 
@@ -176,7 +176,7 @@ def test_scans_find_the_nearest_admitted_rows(rng, n, aim, share, ties):
 def test_a_scan_adds_to_what_was_found_before(rng, aim):
     aim = AIMS[aim]
     scene = Scene(rng, 40)
-    expected = reference.nearest_admitted(scene.keys_admitted(range(40)), aim)
+    expected = reference.scanned_admitted(scene.keys_admitted(range(40)), aim)
     n_found = scene.scanned(range(30, 40), aim, scene.scanned(range(10), aim))
     assert expected == scene.found[: scene.scanned_run(10, 30, aim, n_found)].tolist()
 
@@ -195,7 +195,7 @@ def test_a_scan_of_no_rows_changes_nothing(rng):
 def test_long_runs_are_scanned_whole(rng, n):
     aim = aim_of(20, k=5, slack=1.0)
     scene = Scene(rng, n)
-    expected = reference.nearest_admitted(scene.keys_admitted(range(3, n)), aim)
+    expected = reference.scanned_admitted(scene.keys_admitted(range(3, n)), aim)
     assert expected == scene.found[: scene.scanned_run(3, n, aim)].tolist()
     scene.found[:] = 0
     size, n_found = scene.swept(3, n, aim, 1)

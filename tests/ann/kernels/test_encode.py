@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skeg.ann.kernels.encode import ROW_NOT_FINITE, ROW_OK, ROW_ZERO, encode_uniform, turn_rows
+from skeg.ann.kernels.encode import (
+    ROW_NOT_FINITE,
+    ROW_OK,
+    ROW_ZERO,
+    encode_uniform,
+    turn_and_encode,
+    turn_rows,
+)
 from skeg.ann.kernels.prepare import COSINE, IP, L2
 from skeg.ann.quantizers import STEP_SIZES
 from tests import reference
@@ -92,3 +99,30 @@ def test_rows_at_the_ends_of_float32_get_finite_scales(bits, size):
         _, scales, _ = encode(np.full((1, 3), size, np.float32), bits)
     assert np.isfinite(scales).all()
     assert (scales >= 0).all()
+
+
+@pytest.mark.parametrize("dim", [1, 17, 130])
+@pytest.mark.parametrize("bits", reference.BITS)
+@pytest.mark.parametrize("metric", [COSINE, IP, L2])
+def test_turning_and_encoding_at_once_is_one_after_the_other(rng, dim, bits, metric):
+    raw = rng.standard_normal((5, dim)).astype(np.float32)
+    mean, signs = rng.standard_normal(dim).astype(np.float32), rng.choice([-1, 1], (4, dim)).astype(np.int8)
+    turned, squares = np.zeros_like(raw), np.zeros(5, np.float32)
+    turn_rows(raw, metric, mean, signs, turned, squares)
+    padded = -(-dim // (512 // bits)) * (512 // bits)
+    clip = np.float32(STEP_SIZES[bits])
+    codes, scales = np.zeros((5, padded * bits // 8), np.uint8), np.zeros(5, np.float32)
+    encode_uniform(turned, squares, bits, clip, np.zeros(padded, np.uint8), codes, scales)
+    both = np.full_like(squares, 7), np.full_like(codes, 7), np.full_like(scales, 7)
+
+    def at_once():
+        work = np.full(dim, 7, np.float32), both[0], bits, clip, np.full(padded, 7, np.uint8)
+        return tuple(turn_and_encode(raw, metric, mean, signs, *work, *both[1:]))
+
+    assert (ROW_OK, 5) == at_once()
+    for expected, found in zip((squares, codes, scales), both, strict=True):
+        np.testing.assert_array_equal(expected, found)
+    raw[3, 0] = np.inf
+    assert (ROW_NOT_FINITE, 3) == at_once()
+    raw[2] = 0
+    assert ((ROW_ZERO, 2) if metric == COSINE else (ROW_NOT_FINITE, 3)) == at_once()

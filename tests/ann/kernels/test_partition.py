@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skeg.ann.kernels.partition import assign_rows, sum_rows
+from skeg.ann.kernels.partition import assign_rows, halve_squares, sum_cells, sum_rows, train_centroids
 from tests import reference
 
 pytestmark = pytest.mark.kernels
@@ -50,3 +50,40 @@ def test_sums_and_counts_are_those_of_each_label(rng, dim):
     expected, expected_counts = reference.sum_rows(reference.decode_rows(codes, scales, dim)[rows], labels, 5)
     np.testing.assert_allclose(expected, sums, rtol=1e-6)
     assert expected_counts.tolist() == counts.tolist()
+
+
+@pytest.mark.parametrize("dim", [1, 17])
+@pytest.mark.parametrize("n_centroids", [1, 2, 9])
+@pytest.mark.parametrize("rounds", [0, 1, 4])
+def test_training_moves_centroids_to_the_mean_of_their_rows(rng, dim, n_centroids, rounds):
+    codes, scales = coded(rng, 60, dim)
+    points = reference.decode_rows(codes, scales, dim)
+    rows = rng.permutation(60)[:50].astype(np.uint32)
+    centroids = points[rng.choice(60, n_centroids, replace=False)] + 0.01
+    centroids[0] = 1e6  # nobody's
+    expected = reference.train_centroids(points[rows], centroids, rounds) if n_centroids > 1 else points[rows]
+    work = np.zeros_like(centroids), np.zeros(n_centroids, np.int32), np.zeros(n_centroids, np.float32)
+    args = np.zeros(dim, np.float32), np.zeros(50, np.int32), work, centroids
+    train_centroids(codes, scales, rows, rounds, *args)
+    if n_centroids > 1:
+        np.testing.assert_allclose(centroids, expected, rtol=1e-4, atol=1e-3)
+        assert (centroids[0] == 1e6).all()
+    elif rounds:
+        np.testing.assert_allclose(centroids[0], expected.mean(axis=0), rtol=1e-4, atol=1e-3)
+
+
+def test_half_squares(rng):
+    centroids, half_squares = rng.standard_normal((5, 19)).astype(np.float32), np.zeros(5, np.float32)
+    halve_squares(centroids, half_squares)
+    np.testing.assert_allclose(half_squares, np.square(centroids).sum(axis=1) / 2, rtol=1e-6)
+
+
+@pytest.mark.parametrize("is_cosine", [True, False])
+@pytest.mark.parametrize("block", [1, 3, 12])
+def test_sums_of_cells_do_not_depend_on_blocks(rng, is_cosine, block):
+    vectors, cells = rng.standard_normal((12, 5)).astype(np.float32), np.array([0, 1, 5, 6, 12])
+    sums, cell = np.zeros((4, 5), np.float32), 0
+    for start in range(0, 12, block):
+        cell = sum_cells(vectors[start : start + block], start, cells, cell, is_cosine, sums)
+    assert 3 == cell
+    np.testing.assert_allclose(sums, reference.sum_cells(vectors, cells, is_cosine), rtol=1e-5, atol=1e-6)

@@ -371,6 +371,11 @@ class FaultyFile(File):
         self._ops.may("write")
         return super().pwrite(data, offset)
 
+    def write_through(self, data, offset):
+        self._ops.may("write")
+        self._ops.may("sync")
+        return super().write_through(data, offset)
+
     def sync(self):
         self._ops.may("sync")
         super().sync()
@@ -433,7 +438,7 @@ def test_what_was_acknowledged_in_memory_waits_for_room(faulty):
 def test_after_a_sync_that_failed_the_index_is_read_only_until_it_is_opened_again(faulty):
     index, ops = faulty
     ops.errors["sync"] = errno.EIO
-    with pytest.raises(StorageError, match="can't sync the log"):
+    with pytest.raises(StorageError, match="can't write the log"):
         fill(index, [2])
     ops.errors.clear()
     for call in (lambda: fill(index, [3]), lambda: index.delete(1), index.consolidate):

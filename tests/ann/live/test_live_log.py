@@ -123,14 +123,15 @@ def test_what_did_not_fit_can_be_written_later(ops, log):
     assert [1] == read(ops.disk)[0]
 
 
+@pytest.mark.parametrize("name", ["write", "commit"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_records_that_were_taken_back_do_not_come_again(ops, log, code):
+def test_records_that_were_taken_back_do_not_come_again(ops, log, code, name):
     """Two whole records of four had been written when the disk was full; the next one takes the place of the first."""
     mark = log.mark()
     stage(log, 1, 2, 3, 4)
     fail_next(ops, "pwrite", SHORT, code)
     with pytest.raises(StorageError, match="can't write"):
-        log.write()
+        getattr(log, name)()
     ops.faults = {}
     log.back(mark)
     assert [] == read(ops.disk)[0]
@@ -149,7 +150,37 @@ def test_without_room_to_spare_records_are_still_written(ops, log):
     assert [1] == read(ops.disk)[0]
 
 
+@pytest.mark.parametrize("before", ["nothing", "synced", "written"])
+def test_what_is_committed_survives_a_power_cut(ops, log, before):
+    """So does what was written before it, and the file of a log that was reserved ahead of its end."""
+    if before != "nothing":
+        stage(log, 1)
+        log.write()
+    if before == "synced":
+        log.sync()
+    stage(log, 2, 3)
+    log.commit()
+    expected = [2, 3] if before == "nothing" else [1, 2, 3]
+    for disk in power_losses(ops.disk, random.Random(1)):
+        assert expected == read(disk)[0]
+    changes = len(ops.journal)
+    log.commit()
+    assert changes == len(ops.journal)
+
+
 # Failures that do not pass
+
+
+@pytest.mark.parametrize(("verb", "code"), [("sync", errno.EIO), ("pwrite", errno.EIO)])
+def test_a_commit_that_fails_ends_writing(ops, log, verb, code):
+    stage(log, 1)
+    fail_next(ops, verb, code)
+    with pytest.raises(StorageError, match="can't write the log"):
+        log.commit()
+    ops.faults = {}
+    with pytest.raises(StorageError, match="open the index again"):
+        log.commit()
+    assert [] == read(ops.disk)[0]
 
 
 @pytest.mark.parametrize(("verb", "code"), [("sync", errno.EIO), ("sync", errno.ENOSPC), ("pwrite", errno.EIO)])

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from skeg import StorageError, VectorError, files
-from skeg.ann import Index
+from skeg.ann import Index, pipeline
+from skeg.ann.calibration import Calibration
+from skeg.ann.format import read_manifest
 from skeg.ann.live import state
 from skeg.ann.live.merge import Merge
 from skeg.ann.live.rows import LiveRows
@@ -162,7 +164,7 @@ def test_a_batch_of_a_graph_that_goes_on_fits_into_its_room():
     transform = RowTransform.rotating(np.zeros(2, np.float32), "l2", 0)
     for n in (2, 10, 20, 50, 100, 130, 1000):
         some = LiveRows(transform, params, n)
-        builder = GraphBuilder(some._builder._build, params, np.arange(n, dtype=np.uint32), some._workers)
+        builder = GraphBuilder(some._graph._builder._build, params, np.arange(n, dtype=np.uint32), some._graph._workers)
         for start in range(1, n):
             assert max(stop - begin for begin, stop in batch_spans(n, start)) <= len(builder._batch.degrees), (n, start)
 
@@ -494,3 +496,27 @@ def test_nothing_is_left_of_what_was_deleted_during_a_merge_by_the_next(index, h
     assert [] != traces(index.path, secret.tobytes())
     index.consolidate()
     assert [] == traces(index.path, secret.tobytes())
+
+
+def test_an_index_is_calibrated_again_when_enough_has_changed(index, monkeypatch):
+    """A quarter of the rows came or went; what was measured before is kept until then, also when it is opened again."""
+    measured = iter([Calibration([[10, 0.1], [20, number]], 0.01) for number in (1.0, 2.0, 3.0)])
+    monkeypatch.setattr(pipeline, "calibrate", lambda *_: next(measured))
+
+    def merged():
+        index.consolidate()
+        search = read_manifest(index.path).search
+        return search["margins"][1][1], search.get("changed", 0)
+
+    fill(index, range(100))
+    assert (1.0, 0) == merged()
+    fill(index, range(100, 110))
+    assert (1.0, 10) == merged()
+    index.delete(range(5))
+    assert (1.0, 15) == merged()
+    fill(index, range(50, 55), version=1)
+    assert (1.0, 25) == merged()  # five rows went, five came
+    index.delete(range(5, 7))
+    assert (2.0, 0) == merged()
+    fill(index, range(1000, 1200))  # most of it is new: built afresh
+    assert (3.0, 0) == merged()

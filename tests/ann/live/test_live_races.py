@@ -8,7 +8,7 @@ import pytest
 
 from skeg import NotFoundError, StorageError
 from skeg.ann import Durability, Index
-from skeg.ann.live import state
+from skeg.ann.live import searching, state
 from skeg.ann.live.parts import SegmentPart
 from skeg.ann.live.rows import LiveRows
 from skeg.ann.live.view import PartSearch, View
@@ -206,3 +206,25 @@ def test_a_merge_does_not_keep_what_is_below_sync_waiting(tmp_path, monkeypatch)
         finally:
             release.set()
             merge.join()
+
+
+@pytest.mark.parametrize("where", ["segment", "memory"])
+def test_a_filter_finds_a_row_that_is_replaced_after_it_was_looked_for(index, monkeypatch, where):
+    """What the filter selected is gone when the search comes to it, and what replaces it was not there yet."""
+    index.add([1, 2], [vector(1), vector(2)], payloads=[{"color": "red"}, {"color": "blue"}])
+    if where == "segment":
+        index.consolidate()
+    real = searching._found
+    calls = []
+
+    def found(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            index.update(1, vector(1, version=5))
+        return real(*args)
+
+    monkeypatch.setattr(searching, "_found", found)
+    hits = index.search(vector(1), 5, filter="color=red", with_payload=True)
+    assert ([1], [{"color": "red"}]) == (hits.ids.tolist(), list(hits.payloads))
+    assert -25.0 == hits.scores[0]
+    assert 2 == len(calls)
