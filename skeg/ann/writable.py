@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from skeg.ann.filters.payload import encode_payloads
 from skeg.ann.live.engine import LiveEngine
-from skeg.ann.live.searching import payloads_of
 from skeg.ann.parallel import thread_count
 from skeg.ann.searcher import GraphSearcher
+from skeg.ann.transform import Float32s
 from skeg.checks import as_choice, as_some_ids, as_vectors, check_unique_ids
 from skeg.durability import Durability, as_durability
 from skeg.errors import NotFoundError, ParameterError, ReadOnlyError, VectorError
@@ -69,22 +69,21 @@ class Writable:
         StorageError
             The disk is full or failed; what this call added before stays.
         """
-        self._writing()
-        as_choice("on_conflict", on_conflict, ("replace", "error", "skip"))
-        return self._put(ids, vectors, payloads, on_conflict, durability)
-
-    def _put(self, ids: Any, vectors: Any, payloads: Any, on_conflict: str, durability: Durability) -> int:
-        """Check everything, then add; on_conflict also "update": only ids that are there."""
         engine = self._writing()
+        as_choice("on_conflict", on_conflict, ("replace", "error", "skip"))
         as_durability("durability", durability)
         wanted, is_single = as_some_ids(ids)
-        given = as_vectors(np.reshape(vectors, (1, -1)) if is_single else vectors, self._dim)
-        if len(given) != len(wanted):
-            raise VectorError("ids", expected=f"{len(given)}, one for each vector", found=f"{len(wanted)}")
+        given = self._vectors(vectors, len(wanted), is_single=is_single)
         check_unique_ids(wanted)
-        return engine.put(
-            wanted, given, encode_payloads(payloads, len(wanted), is_single=is_single), on_conflict, durability
-        )
+        encoded = encode_payloads(payloads, len(wanted), is_single=is_single)
+        return engine.put(wanted, given, encoded, on_conflict, durability)
+
+    def _vectors(self, vectors: Any, count: int, *, is_single: bool) -> Float32s:
+        """Vectors (count, dim) as they were given for so many ids, or for a single one."""
+        given = as_vectors(np.reshape(vectors, (1, -1)) if is_single else vectors, self._dim)
+        if len(given) != count:
+            raise VectorError("ids", expected=f"{len(given)}, one for each vector", found=f"{count}")
+        return given
 
     def update(
         self, ids: Any, vectors: Any = None, *, payloads: Any = None, durability: Durability = Durability.SYNC
@@ -117,15 +116,12 @@ class Writable:
         wanted, is_single = as_some_ids(ids)
         if vectors is None and payloads is None:
             raise ParameterError("vectors", None, "vectors, payloads or both")
-        stored, found = engine.find(wanted)
-        check_found(found, wanted, self._path)
-        if payloads is None:
-            payloads = payloads_of(engine.view, wanted, len(wanted))
-            payloads = payloads[0] if is_single else payloads
-        if vectors is None:
-            vectors = stored[0] if is_single else stored
-        # Somebody may have deleted an id since: then it stays deleted.
-        return self._put(ids, vectors, payloads, "update", durability)
+        given = None if vectors is None else self._vectors(vectors, len(wanted), is_single=is_single)
+        encoded = None if payloads is None else encode_payloads(payloads, len(wanted), is_single=is_single)
+        check_unique_ids(wanted)
+        as_durability("durability", durability)
+        check_found(engine.settled(lambda view: view.holds(wanted)), wanted, self._path)
+        return engine.update(wanted, given, encoded, durability)
 
     def delete(self, ids: Any, *, durability: Durability = Durability.SYNC) -> int:
         """Delete vectors and their payloads; what they took on the disk is given back by a merge, see `consolidate`.

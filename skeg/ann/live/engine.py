@@ -27,7 +27,7 @@ from skeg.ann.live.rows import LINK_ROWS
 from skeg.ann.live.searching import exact_hits, nearest_hits
 from skeg.ann.live.state import CHUNK_ROWS, State, new_live
 from skeg.ann.live.view import View
-from skeg.ann.live.writer import Delete, Put, Writer
+from skeg.ann.live.writer import Delete, Put, Update, Writer
 from skeg.ann.parallel import available_cpus, spans
 from skeg.ann.progress import Progress
 from skeg.ann.searcher import segment_stats
@@ -196,17 +196,7 @@ class LiveEngine:
 
     def find(self, ids: Ids) -> tuple[Float32s, npt.NDArray[np.bool_]]:
         """Vectors (n, dim) of ids (n,), and whether each is there."""
-        return self.settled(lambda view: self._find(view, ids))
-
-    def _find(self, view: View, ids: Ids) -> tuple[Float32s, npt.NDArray[np.bool_]]:
-        vectors = np.zeros((len(ids), self.manifest.dim), np.float32)
-        found = np.zeros(len(ids), np.bool_)
-        for part in view.parts:
-            rows = part.rows_of(ids) if part.count else np.full(len(ids), -1)
-            here = rows >= 0
-            vectors[here] = part.vectors[rows[here]]
-            found |= here
-        return vectors, found
+        return self.settled(lambda view: view.find(ids))
 
     def ids(self) -> Ids:
         """All ids (n,), ascending."""
@@ -299,6 +289,20 @@ class LiveEngine:
         for start, stop in spans(len(ids), CHUNK_ROWS):
             some = payloads[start:stop] if payloads else ()
             count += writer.submit(Put(ids[start:stop], vectors[start:stop], some, on_conflict, durability, start))
+        return count
+
+    def update(
+        self, ids: Ids, vectors: Float32s | None, payloads: Sequence[bytes] | None, durability: Durability
+    ) -> int:
+        """Replace what is not None of rows that are there, in chunks; gives how many."""
+        if vectors is not None:
+            checked_norms(vectors, self.manifest.metric)
+        count = 0
+        for start, stop in spans(len(ids), CHUNK_ROWS):
+            here = slice(start, stop)
+            some = payloads[here] if payloads else payloads
+            row = None if vectors is None else vectors[here]
+            count += self._writing().submit(Update(ids[here], row, some, durability, start))
         return count
 
     def delete(self, ids: Ids, durability: Durability) -> int:

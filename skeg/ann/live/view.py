@@ -25,6 +25,7 @@ from skeg.ann.live.plan import Strategy, choose, choose_filtered
 from skeg.ann.live.rows import LiveRows
 from skeg.ann.live.selection import Filter, Selection
 from skeg.ann.settings import SearchSettings, Settings
+from skeg.ann.transform import Float32s
 from skeg.ann.workspace import PartSpace
 from skeg.jit import resolve
 
@@ -179,6 +180,23 @@ class View:
             if row >= 0:
                 return part, row
         return None
+
+    def find(self, ids: Ids) -> tuple[Float32s, npt.NDArray[np.bool_]]:
+        """Vectors (n, dim) of ids (n,), and whether each is there."""
+        vectors = np.zeros((len(ids), self.dim), np.float32)
+        found = np.zeros(len(ids), np.bool_)
+        for part in self.parts:
+            rows = part.rows_of(ids) if part.count else np.full(len(ids), -1)
+            here = rows >= 0
+            vectors[here] = part.vectors[rows[here]]
+            found |= here
+        return vectors, found
+
+    def payloads(self, ids: Ids) -> list[bytes]:
+        """Encoded payload of each id (n,), empty if it has none; none at all if no id has one."""
+        places = [self.locate(vector_id) for vector_id in ids.tolist()]
+        encoded = [b"" if place is None else place[0].payload(place[1]) for place in places]
+        return encoded if any(encoded) else []
 
     def select(self, wanted: Filter) -> tuple[Selection, ...]:
         """The rows of each part that a filter wants; `FilterError` if it does not fit the types of the fields."""

@@ -30,9 +30,13 @@ Ids = npt.NDArray[np.uint64]
 
 
 class Operation(ABC):
-    """Something to write, and what became of it."""
+    """Something to write, and what became of it.
+
+    rows : how many it adds; reads : whether what it writes depends on rows that are there, so that it begins a round.
+    """
 
     rows = 0
+    reads = False
 
     def __init__(self, durability: Durability) -> None:
         self.durability = durability
@@ -55,7 +59,7 @@ class Operation(ABC):
 class Put(Operation):
     """Add rows, at most `CHUNK_ROWS`; the result is how many were added.
 
-    on_conflict : "replace", "error", "skip", or "update": ids that are not there are a `NotFoundError`.
+    on_conflict : "replace", "error" or "skip".
     """
 
     def __init__(
@@ -76,7 +80,7 @@ class Put(Operation):
 
     def prepare(self, state: State, pending: dict[int, bool], log: LogWriter) -> None:
         """Stage the rows; `VectorError` for a vector that can't be encoded, or an id that is there if that counts."""
-        if self._on_conflict != "replace":
+        if self._on_conflict in ("error", "skip"):
             self._check_conflicts(state, pending)
         if len(self._ids):
             log.stage(fmt.PUT, fmt.pack_put(self._ids, self._vectors, self._payloads))
@@ -91,10 +95,6 @@ class Put(Operation):
             at = int(held.argmax())
             found = f"id {self._ids[at]}, which the index holds"
             raise VectorError("ids", expected="new ids", found=found, row=self._first_row + at)
-        if self._on_conflict == "update":
-            if not held.all():
-                raise NotFoundError(f"id {self._ids[int(held.argmin())]} is not in {state.path}")
-            return
         new = np.flatnonzero(~held)
         self._ids, self._vectors = self._ids[new], self._vectors[new]
         self._payloads = [self._payloads[i] for i in new.tolist()] if self._payloads else ()
@@ -103,6 +103,36 @@ class Put(Operation):
         """Add the rows."""
         if len(self._ids):
             state.put(self._ids, self._vectors, self._encoded, self._payloads)
+
+
+class Update(Put):
+    """Replace vectors, payloads or both of rows that are there; what is None stays as it is.
+
+    Whoever updates the other half at the same time loses nothing: it is read when it is this one's turn.
+    """
+
+    reads = True
+
+    def __init__(
+        self,
+        ids: Ids,
+        vectors: Float32s | None,
+        payloads: Sequence[bytes] | None,
+        durability: Durability,
+        first_row: int = 0,
+    ) -> None:
+        super().__init__(ids, np.empty((0, 0), np.float32), (), "replace", durability, first_row)
+        self._given = vectors, payloads
+
+    def prepare(self, state: State, pending: dict[int, bool], log: LogWriter) -> None:
+        """As `Put.prepare`; `NotFoundError` for an id that is not there."""
+        vectors, payloads = self._given
+        stored, found = state.view.find(self._ids)
+        if not found.all():
+            raise NotFoundError(f"id {self._ids[int(found.argmin())]} is not in {state.path}")
+        self._vectors = stored if vectors is None else vectors
+        self._payloads = state.view.payloads(self._ids) if payloads is None else payloads
+        super().prepare(state, pending, log)
 
 
 class Delete(Operation):
@@ -190,7 +220,7 @@ class Writer:
         try:
             self._make_room()
             room = self.state.room
-            while self._queue and self._queue[0].rows <= room:
+            while self._queue and self._queue[0].rows <= room and not (operations and self._queue[0].reads):
                 room -= self._queue[0].rows
                 operations.append(self._queue.popleft())
             self._do(operations)

@@ -164,15 +164,13 @@ def test_an_id_that_is_always_there_is_always_found(tmp_path):
 
 def test_an_update_does_not_bring_back_what_was_deleted_meanwhile(index, monkeypatch):
     fill(index, [1, 2])
-    real = type(index._engine).find
+    real = type(index._engine).update
 
-    def find(self, ids):
-        found = real(self, ids)
-        if 2 in index.ids():
-            index.delete(2)
-        return found
+    def update(*args):
+        index.delete(2)  # it was there when the update looked
+        return real(*args)
 
-    monkeypatch.setattr(type(index._engine), "find", find)
+    monkeypatch.setattr(type(index._engine), "update", update)
     with pytest.raises(NotFoundError, match="id 2"):
         index.update([1, 2], [vector(1, 5), vector(2, 6)])
     assert [1] == index.ids().tolist()
@@ -228,3 +226,24 @@ def test_a_filter_finds_a_row_that_is_replaced_after_it_was_looked_for(index, mo
     assert ([1], [{"color": "red"}]) == (hits.ids.tolist(), list(hits.payloads))
     assert -25.0 == hits.scores[0]
     assert 2 == len(calls)
+
+
+@pytest.mark.parametrize("first", ["vector", "payload"])
+def test_updates_of_a_vector_and_its_payload_at_one_time_lose_neither(index, first):
+    """Both wait for the same round; the later one leaves what the earlier one did."""
+    index.add([1, 2], [vector(1), vector(2)], payloads=[{"color": "red"}, {"color": "blue"}])
+    calls = [
+        lambda: index.update([1, 2], [vector(1, 5), vector(2, 5)]),
+        lambda: index.update([1, 2], payloads=[{"color": "green"}, {"color": "white"}]),
+    ]
+    writer = index._searcher._writer
+    threads = [threading.Thread(target=call) for call in (calls if first == "vector" else reversed(calls))]
+    with writer.lock:
+        for count, thread in enumerate(threads, 1):
+            thread.start()
+            while len(writer._queue) < count:
+                pass
+    for thread in threads:
+        thread.join()
+    assert {1: vector(1, 5), 2: vector(2, 5)} == contents(index)
+    assert [{"color": "green"}, {"color": "white"}] == index.payloads([1, 2])
