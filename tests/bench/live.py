@@ -46,6 +46,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="processors that all may use (default: 2)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each phase of `search`, at least")
     parser.add_argument("--rate", type=float, default=1000.0, help="vectors a second that are added in `search`")
+    parser.add_argument("--batch", type=int, default=1, help="vectors of each add in `search`")
     parser.add_argument(
         "--filter-seconds", type=float, default=3.0, help="after which an engine is given no more queries in a round"
     )
@@ -75,7 +76,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="live-", dir=options.dir or options.out) as folder:
             run = Run(
                 rounds=options.rounds, data=data, folder=Path(folder), threads=options.threads,
-                seconds=options.seconds, filter_seconds=options.filter_seconds, rate=options.rate,
+                seconds=options.seconds, filter_seconds=options.filter_seconds, rate=options.rate, batch=options.batch,
                 engines=list(dict.fromkeys(["skeg", *options.engines])),
             )  # fmt: skip
             for part in options.only:

@@ -89,6 +89,7 @@ class Run(Turns):
     seconds: float
     filter_seconds: float
     rate: float
+    batch: int
     engines: list[str]
 
     @cached_property
@@ -265,7 +266,7 @@ def search(run: Run) -> Iterator[Figure]:
         worker("idle", min(run.seconds, 1.0))
         for _ in range(run.rounds):
             phases["idle"].append(worker("idle", run.seconds))
-            phases["busy"].append(worker("busy", run.seconds, run.rate))
+            phases["busy"].append(worker("busy", run.seconds, run.rate, run.batch))
         worker("empty")
         for share in ("p50", "p99", "p99.9", "longest"):
             times = {phase: [found[share] for found in each] for phase, each in phases.items()}

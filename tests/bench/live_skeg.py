@@ -31,8 +31,6 @@ BLOCK, CHECKED = 100, 10
 BARE = 20
 # Single adds are given up after so many times the rows that a merge waits for.
 MOST = 20
-# Adds of the thread that writes while another searches: so many vectors each.
-SUSTAINED = 10
 # Times the seconds of a phase with writes that are waited for a merge.
 PATIENCE = 6
 
@@ -167,13 +165,13 @@ class Skeg:
         end = time.perf_counter() + seconds
         return quantiles(self._searches(lambda: time.perf_counter() >= end))
 
-    def busy(self, seconds: float, rate: float) -> dict[str, float]:
-        """The same while a thread adds `rate` vectors a second, durably; goes on until a merge has come to its end."""
+    def busy(self, seconds: float, rate: float, batch: int) -> dict[str, float]:
+        """The same while a thread adds `rate` vectors a second, durably, so many a call; until a merge has ended."""
         before, stop, first = self.index.stats()["merges"], threading.Event(), self.supplied
         # Prepared before, so that all the writing thread does is to write.
         ids, vectors = self._new(math.ceil(rate * seconds * (PATIENCE + 1)))
         self.supplied = first
-        writer = threading.Thread(target=self._sustain, args=(rate, stop, ids, vectors))
+        writer = threading.Thread(target=self._sustain, args=(rate, batch, stop, ids, vectors))
         start = time.perf_counter()
 
         def done() -> bool:
@@ -190,15 +188,15 @@ class Skeg:
         merges = self.index.stats()["merges"] - before
         return {**quantiles(took), "merges": merges, "rate": (self.supplied - first) / passed}
 
-    def _sustain(self, rate: float, stop: threading.Event, ids: np.ndarray, vectors: np.ndarray) -> None:
+    def _sustain(self, rate: float, batch: int, stop: threading.Event, ids: np.ndarray, vectors: np.ndarray) -> None:
         due = time.perf_counter()
-        for at in range(0, len(ids), SUSTAINED):
+        for at in range(0, len(ids), batch):
             if stop.is_set():
                 break
-            some = slice(at, at + SUSTAINED)
+            some = slice(at, at + batch)
             self.index.add(ids[some], vectors[some])
             self.supplied += len(ids[some])
-            due = max(due + SUSTAINED / rate, time.perf_counter() - 1)  # what is more than a second late is not made up
+            due = max(due + batch / rate, time.perf_counter() - 1)  # what is more than a second late is not made up
             stop.wait(max(due - time.perf_counter(), 0))
 
     def _searches(self, done: Callable[[], bool]) -> list[float]:
