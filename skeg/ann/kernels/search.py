@@ -86,6 +86,18 @@ def bundle_space(scratch: Scratch, work: Any, digits: Any, table: Any) -> Bundle
     return Bundle(*scratch, work, digits, table)
 
 
+@kernel(inline=True)
+def judge_query(raw: Any, metric: Any) -> Any:
+    """(status, norm, unit) of a query (dim,) float32: what margins and slacks are multiplied with to be distances."""
+    norm = np.sqrt(square_sum(raw))
+    unit = np.float32(0.5) if metric == L2 else norm
+    if not np.isfinite(norm):
+        return QUERY_NOT_FINITE, norm, unit
+    if metric == COSINE and norm < SMALLEST_NORM:
+        return QUERY_ZERO, norm, unit
+    return OK, norm, unit
+
+
 @kernel()
 def search_one(raw: Any, settings: Any, index: Any, space: Any, ids: Any, scores: Any) -> Any:
     """Search for one query; gives (status, hits, rows scored, rows expanded, rows re-ranked).
@@ -97,16 +109,13 @@ def search_one(raw: Any, settings: Any, index: Any, space: Any, ids: Any, scores
     """
     metric, scheme, root, capacity, n_expand, margin, slack, depth = settings
     zero = np.int64(0)
-    norm = np.sqrt(square_sum(raw))
-    if not np.isfinite(norm):
-        return QUERY_NOT_FINITE, zero, zero, zero, zero
-    if metric == COSINE and norm < SMALLEST_NORM:
-        return QUERY_ZERO, zero, zero, zero, zero
+    status, norm, unit = judge_query(raw, metric)
+    if status != OK:
+        return status, zero, zero, zero, zero
     graph, rows, centroids, cells, transform, row_ids = open_index(index, scheme, root)
     scratch, work, digits, table = open_space(space)
     scratch.counters[:] = 0
     query = prepare_query(raw, metric, scheme, transform, work, digits, table)
-    unit = np.float32(0.5) if metric == L2 else norm
     bounds = Bounds(capacity, n_expand, max(ids.shape[0], MARGIN_RANK), scaled(margin, unit), scaled(slack, unit))
     size = begin_in_cells(cells, centroids, rows, query, bounds, scratch)
     if size != DAMAGED:

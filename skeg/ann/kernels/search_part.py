@@ -19,14 +19,13 @@ from skeg.ann.kernels.admit import (
 from skeg.ann.kernels.bundle import Bundle, take_i8, take_u1_1, take_u4
 from skeg.ann.kernels.cells import begin_in_cells
 from skeg.ann.kernels.pool import Bounds, row_of
-from skeg.ann.kernels.prepare import COSINE, IP, L2, SMALLEST_NORM, prepare_query, square_sum
+from skeg.ann.kernels.prepare import COSINE, IP, prepare_query, square_sum
 from skeg.ann.kernels.rerank import rerank
 from skeg.ann.kernels.search import (
     GRAPH_DAMAGED,
     MARGIN_RANK,
     OK,
-    QUERY_NOT_FINITE,
-    QUERY_ZERO,
+    judge_query,
     open_index,
     open_space,
     rerank_depth,
@@ -140,16 +139,13 @@ def search_part(
     """
     metric, scheme, root, capacity, n_expand, margin, slack, depth = settings
     zero = np.int64(0)
-    norm = np.sqrt(square_sum(raw))
-    if not np.isfinite(norm):
-        return QUERY_NOT_FINITE, zero, zero, zero, zero
-    if metric == COSINE and norm < SMALLEST_NORM:
-        return QUERY_ZERO, zero, zero, zero, zero
+    status, norm, unit = judge_query(raw, metric)
+    if status != OK:
+        return status, zero, zero, zero, zero
     graph, rows, centroids, cells, transform, row_ids = open_index(index, scheme, root)
     scratch, work, digits, table = open_space(space)
     scratch.counters[:] = 0
     query = prepare_query(raw, metric, scheme, transform, work, digits, table)
-    unit = np.float32(0.5) if metric == L2 else norm
     k = ids.shape[0]
     floor = _floor_distance(scores, known, metric, norm, work, raw, transform.mean)
     rank = np.int64(max(k, MARGIN_RANK))
