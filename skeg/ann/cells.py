@@ -14,7 +14,14 @@ import attrs
 import numpy as np
 import numpy.typing as npt
 
-from skeg.ann.kernels.partition import assign_rows, halve_squares, sum_cells, sum_rows, train_centroids
+from skeg.ann.kernels.partition import (
+    assign_in_regions,
+    assign_rows,
+    halve_squares,
+    sum_cells,
+    sum_rows,
+    train_centroids,
+)
 from skeg.ann.parallel import Workers, spans
 from skeg.ann.transform import Float32s
 
@@ -104,6 +111,45 @@ class Partitioner:
             _offsets(np.concatenate([sizes for _, sizes in divided])),
             _offsets([len(sizes) for _, sizes in divided]),
         )
+
+    def extend(self, cells: npt.NDArray[np.int32], regions: Rows) -> Partition:
+        """Leave the first rows where they were before; the others go to the nearest of the cells that are left.
+
+        cells (m,) int32: cell of each of the first rows; regions (n_regions + 1,) uint32: as in `Partition`.
+        """
+        n, m = len(self._scales), len(cells)
+        region_of = np.repeat(np.arange(len(regions) - 1, dtype=np.int32), np.diff(regions))
+        of_regions = self._means(region_of[cells], len(regions) - 1)
+        of_cells = self._means(cells, int(regions[-1]))
+        labels = np.zeros(n, np.int32)
+        labels[:m] = cells
+        pieces = spans(n - m, ROWS_A_CALL)
+
+        def assign(piece: int, _worker: int) -> None:
+            start, stop = pieces[piece]
+            rows = np.arange(m + start, m + stop, dtype=np.uint32)
+            args = self._codes, self._scales, rows
+            found, point = labels[m + start : m + stop], self._point()
+            assign_rows(*args, *of_regions, point, found)
+            assign_in_regions(*args, regions, *of_cells, point, found)
+
+        self._workers.run(len(pieces), assign)
+        sizes = np.bincount(labels, minlength=int(regions[-1]))
+        filled = np.bincount(region_of[sizes > 0])
+        order, sizes = _by_label(np.arange(n, dtype=np.uint32), labels, len(sizes))
+        return Partition(order, _offsets(sizes), _offsets(filled[filled > 0]))
+
+    def _means(self, labels: npt.NDArray[np.int32], count: int) -> tuple[Float32s, Float32s]:
+        """Means (count, dim) of the first rows by label, and half their squares: infinite where there is no row."""
+        means, sizes = np.zeros((count, self._dim), np.float32), np.zeros(count, np.int32)
+        for start, stop in spans(len(labels), ROWS_A_CALL):
+            rows = np.arange(start, stop, dtype=np.uint32)
+            sum_rows(self._codes, self._scales, rows, labels[start:stop], self._point(), means, sizes)
+        means /= np.maximum(sizes, 1)[:, None].astype(np.float32)
+        half_squares = np.empty(count, np.float32)
+        halve_squares(means, half_squares)
+        half_squares[sizes == 0] = np.inf
+        return means, half_squares
 
     def _divide(self, rows: Rows) -> tuple[Rows, npt.NDArray[np.int64]]:
         """Rows of a region, which come in random order, cell by cell, and the number of rows of each."""

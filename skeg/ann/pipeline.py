@@ -58,19 +58,31 @@ ROWS_A_BLOCK = 2048
 
 
 @attrs.frozen(eq=False)
+class Findings:
+    """What is known of a segment of which little has changed: its calibration, and the cells of the rows left (m,).
+
+    cells (m,) int32, regions (n_regions + 1,) uint32 : as `Partitioner.extend` takes them.
+    """
+
+    calibration: Calibration
+    cells: npt.NDArray[np.int32]
+    regions: npt.NDArray[np.uint32]
+
+
+@attrs.frozen(eq=False)
 class Start:
     """What is left of an older segment, whose rows come first in the source.
 
     quantizer : its own; graph : its `Graph`; rows (m,) uint32 : its rows that are left, in the order of the source;
-    new_row (n,) int64 : place of each of its rows in the source, -1 for one that is gone; calibration : what was
-    measured of it, if that still holds.
+    new_row (n,) int64 : place of each of its rows in the source, -1 for one that is gone; findings : what was found out
+    about it, if that still holds.
     """
 
     quantizer: Quantizer
     graph: Graph
     rows: npt.NDArray[np.uint32]
     new_row: npt.NDArray[np.int64]
-    calibration: Calibration | None
+    findings: Findings | None
 
 
 @attrs.define(eq=False)
@@ -136,6 +148,10 @@ class Pipeline:
         self._workers = workers
         self._memory_limit = memory_limit
         self._reporter = reporter
+
+    @property
+    def _findings(self) -> Findings | None:
+        return None if self._start is None else self._start.findings
 
     def run(self, opened: VectorSource, ids: Any) -> Manifest:
         """Write the segment; gives the manifest that makes it an index."""
@@ -291,7 +307,9 @@ class Pipeline:
         self._reporter.stage("order", n)
         dim = encoded.fine.transform.dim
         codes, scales = encoded.fine_codes, encoded.fine_scales
-        return Partitioner(codes, scales, dim, self._workers, self._params.seed).run()
+        partitioner = Partitioner(codes, scales, dim, self._workers, self._params.seed)
+        known = self._findings
+        return partitioner.run() if known is None else partitioner.extend(known.cells, known.regions)
 
     def _write(
         self,
@@ -328,8 +346,9 @@ class Pipeline:
         try:
             for finding in segment.check_written(self._params.max_degree):
                 raise finding
-            known = None if self._start is None else self._start.calibration
-            return self._manifest(known or calibrate(searcher, segment, self._params.seed))
+            known = self._findings
+            made = calibrate(searcher, segment, self._params.seed) if known is None else known.calibration
+            return self._manifest(made)
         finally:
             searcher.close()
 

@@ -265,7 +265,7 @@ class GraphSegment:
         """`verify` without encoding every vector again."""
         for container in self._containers():
             container.verify()
-        return [*self._check_ids(), *self._check_graph(max_degree), *self._check_cells()]
+        return [*self._check_ids(), *self._check_graph(max_degree), *self.check_cells()]
 
     def _finding(self, problem: str, expected: str, found: str) -> CorruptError:
         return CorruptError(self.hot.path, problem, expected=expected, found=found)
@@ -302,7 +302,7 @@ class GraphSegment:
             return [self._finding(f"row {lost} can't be reached from the root", f"{n} reachable rows", f"{count}")]
         return []
 
-    def _check_cells(self) -> list[CorruptError]:
+    def check_cells(self) -> list[CorruptError]:
         """Regions must be runs of cells and cells runs of rows, none empty, none missing."""
         for name, end in (("regions", len(self.cells) - 1), ("cells", len(self.ids))):
             starts = getattr(self, name).astype(np.int64)

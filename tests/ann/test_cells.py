@@ -21,6 +21,17 @@ def partition(vectors, *, threads=1, seed=0):
         return Partitioner(codes, scales, vectors.shape[1], workers, seed).run()
 
 
+def extended(vectors, before, kept):
+    """What becomes of a partition when only the first rows ``kept`` of it are left, as the first of vectors."""
+    cell_of = np.empty(len(before.order), np.int32)
+    cell_of[before.order] = np.repeat(np.arange(len(before.cells) - 1), np.diff(before.cells.astype(int)))
+    transform = RowTransform.fit(vectors, "l2", 0)
+    codes, scales = UniformQuantizer("int8", transform, 8).encode(*transform.apply(vectors))
+    with Workers(2) as workers:
+        found = Partitioner(codes, scales, vectors.shape[1], workers, 0).extend(cell_of[kept], before.regions)
+    return found, cell_of[kept]
+
+
 def random(n, dim=5):
     return np.random.default_rng(n).standard_normal((n, dim)).astype(np.float32)
 
@@ -92,3 +103,41 @@ def test_a_mean_without_a_direction_is_replaced_by_a_row():
     means = Centroids(found, "cosine", 2)
     means.add(vectors[found.order])
     np.testing.assert_array_equal(means.finish(lambda places: vectors[found.order][places]), vectors[[0, 0]])
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("left", [0.1, 0.6, 1.0])
+def test_rows_that_are_left_stay_in_their_cells_and_new_ones_join_near_ones(name, left, monkeypatch):
+    monkeypatch.setattr(cells, "ROWS_A_CALL", 100)
+    vectors = SETS[name]
+    before = partition(vectors)
+    kept = np.flatnonzero(np.random.default_rng(3).random(len(vectors)) < left)
+    kept = kept if len(kept) else np.array([0])
+    new = vectors[::3] + 0.01
+    both = np.concatenate([vectors[kept], new])
+    found, cell_of = extended(both, before, kept)
+    assert list(range(len(both))) == sorted(found.order.tolist())
+    for borders, end in ((found.cells, len(both)), (found.regions, len(found.cells) - 1)):
+        assert (0, end) == (borders[0], borders[-1])
+        assert (np.diff(borders.astype(int)) > 0).all()
+    region_of_cell = np.repeat(np.arange(len(before.regions) - 1), np.diff(before.regions.astype(int)))
+    runs = [found.order[start:stop] for start, stop in itertools.pairwise(found.cells.tolist())]
+    olds = []  # cell before of each cell: that of all its old rows, of which there is at least one
+    for run in runs:
+        assert sorted(run.tolist()) == run.tolist()
+        (old,) = set(cell_of[run[run < len(kept)]].tolist())
+        olds.append(old)
+    assert sorted(set(cell_of.tolist())) == olds
+    for start, stop in itertools.pairwise(found.regions.tolist()):
+        assert 1 == len(set(region_of_cell[olds[start:stop]].tolist()))
+    if name == "many cells":
+        means = np.array([both[: len(kept)][cell_of == old].mean(axis=0) for old in olds])
+        regions = region_of_cell[olds]
+        whole = {r: both[: len(kept)][region_of_cell[cell_of] == r].mean(axis=0) for r in set(regions.tolist())}
+        agreed = 0
+        for number, run in enumerate(runs):
+            for row in run[run >= len(kept)].tolist():
+                region = min(whole, key=lambda r: np.square(whole[r] - both[row]).sum())
+                distances = np.where(regions == region, np.square(means - both[row]).sum(axis=1), np.inf)
+                agreed += number == distances.argmin()
+        assert agreed >= 0.98 * len(new)  # the others are as near as 8-bit codes tell

@@ -21,6 +21,19 @@ def _decode(codes: Any, scales: Any, row: Any, point: Any) -> None:
         point[j] = np.float32(np.int32(codes[row, j]) - np.int32(128)) * scales[row]
 
 
+@kernel(inline=True)
+def _nearest(point: Any, centroids: Any, half_squares: Any, first: Any, stop: Any) -> Any:
+    """The nearest of the centroids first to stop - 1, the first of them if nothing is nearer than any other."""
+    nearest = first
+    least = np.float32(np.inf)
+    for c in range(first, stop):
+        distance = half_squares[c] - dot_f32(centroids, np.int64(c), point)
+        if distance < least:
+            least = distance
+            nearest = np.int64(c)
+    return np.int32(nearest)
+
+
 @kernel()
 def halve_squares(centroids: Any, half_squares: Any) -> None:
     """Half the squared norm of each centroid (c, dim) to half_squares (c,) float32."""
@@ -37,12 +50,18 @@ def assign_rows(codes: Any, scales: Any, rows: Any, centroids: Any, half_squares
     """
     for i in range(rows.shape[0]):
         _decode(codes, scales, np.int64(rows[i]), point)
-        least = np.float32(np.inf)
-        for c in range(centroids.shape[0]):
-            distance = half_squares[c] - dot_f32(centroids, np.int64(c), point)
-            if distance < least:
-                least = distance
-                labels[i] = np.int32(c)
+        labels[i] = _nearest(point, centroids, half_squares, np.int64(0), np.int64(centroids.shape[0]))
+
+
+@kernel()
+def assign_in_regions(
+    codes: Any, scales: Any, rows: Any, regions: Any, centroids: Any, half_squares: Any, point: Any, labels: Any
+) -> None:
+    """`assign_rows`, but each row to a centroid from regions[r] to regions[r + 1] - 1, where r is its label before."""
+    for i in range(rows.shape[0]):
+        _decode(codes, scales, np.int64(rows[i]), point)
+        first, stop = np.int64(regions[labels[i]]), np.int64(regions[labels[i] + 1])
+        labels[i] = _nearest(point, centroids, half_squares, first, stop)
 
 
 @kernel()
