@@ -49,6 +49,7 @@ LAYERS: list[list[str]] = [
     ["skeg.ann.live.parts"],
     ["skeg.ann.live.selection"],
     ["skeg.ann.live.plan"],
+    ["skeg.ann.live.single"],
     ["skeg.ann.live.view"],
     ["skeg.ann.live.searching"],
     ["skeg.ann.live.state"],

@@ -79,11 +79,13 @@ class PartSpace:
         self._bridges = np.zeros(longest, np.int64)
         self._room = (-1, -1)
 
-    def fit(self, n_expand: int, depth: int) -> None:
-        """Make room for a walk by so many rows and so many found."""
-        if n_expand > self._room[0] or depth > self._room[1]:
+    def fit(self, n_expand: int, depth: int) -> bool:
+        """Make room for a walk by so many rows and so many found; whether the tables are new ones."""
+        moved = n_expand > self._room[0] or depth > self._room[1]
+        if moved:
             self._room = (max(n_expand, self._room[0]), max(depth, self._room[1]))
             pool, found = (np.zeros(size + 1, np.int64) for size in self._room)
             self._bundle = bundle_space(self._scratch._replace(pool=pool), *self._query)
             self._rooms = bundle_rooms(found, self._bridges)
             self.table, self.rooms = self._bundle.table, self._rooms.table
+        return moved

@@ -35,8 +35,12 @@ class Bundle:
         for array in arrays:
             assert array.flags.c_contiguous, "a kernel knows addresses and sizes only"
         self._arrays = arrays
-        rows = [[a.ctypes.data, *a.shape, *[0] * (_DIMENSIONS - a.ndim)] for a in arrays]
-        self.table = np.array(rows, np.int64).reshape(len(arrays), 1 + _DIMENSIONS)
+        self.table = np.array([place_of(a) for a in arrays], np.int64).reshape(len(arrays), 1 + _DIMENSIONS)
+
+
+def place_of(array: npt.NDArray[Any]) -> list[int]:
+    """An array's row of a table."""
+    return [array.ctypes.data, *array.shape, *[0] * (_DIMENSIONS - array.ndim)]
 
 
 def _make_take(dtype: Any, ndim: int) -> Any:
@@ -77,3 +81,4 @@ take_u1_1, take_u1_2 = (_make_take(np.uint8, ndim) for ndim in (1, 2))
 take_i1_1, take_i1_2 = (_make_take(np.int8, ndim) for ndim in (1, 2))
 take_u4, take_u8 = (_make_take(dtype, 1) for dtype in (np.uint32, np.uint64))
 take_i4, take_i8 = (_make_take(dtype, 1) for dtype in (np.int32, np.int64))
+take_table = _make_take(np.int64, 2)  # of tables of several bundles

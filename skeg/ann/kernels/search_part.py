@@ -16,7 +16,7 @@ from skeg.ann.kernels.admit import (
     sweep_admitted,
     walk_admitted,
 )
-from skeg.ann.kernels.bundle import Bundle, take_i8, take_u1_1, take_u4
+from skeg.ann.kernels.bundle import Bundle, take_i8, take_table, take_u1_1, take_u4
 from skeg.ann.kernels.cells import begin_in_cells
 from skeg.ann.kernels.pool import Bounds, row_of
 from skeg.ann.kernels.prepare import COSINE, IP, prepare_query, square_sum
@@ -166,6 +166,36 @@ def search_part(
     count = rerank_depth(found, n_found, np.int64(k), depth, aim.slack)
     hits = rerank(rows.vectors, row_ids, found, count, raw, norm, metric, known, (ids, scores))
     return OK, hits, scratch.counters[0], scratch.counters[1], count
+
+
+@kernel()
+def search_parts(
+    raw: Any, n_parts: Any, numbers: Any, plans: Any, tables: Any, known: Any, ids: Any, scores: Any
+) -> Any:  # fmt: skip
+    """`search_part` for one part after another, oldest first; gives the same, with sums of what it cost.
+
+    numbers float64 (n, 8) and plans int64 (n, 5) have settings and plan of each part, tables int64 (4 * n, 4) the
+    tables of its index, space, rooms and what is admitted; the first n_parts are searched. What took the place of a row
+    that was just met comes in a newer part.
+    """
+    scored = expanded = reranked = np.int64(0)
+    hits = np.int64(known)
+    for part in range(n_parts):
+        n = numbers[part]
+        settings = (
+            np.int64(n[0]), np.int64(n[1]), np.int64(n[2]), np.int64(n[3]), np.int64(n[4]), n[5], n[6], np.int64(n[7]),
+        )  # fmt: skip
+        plan = (plans[part, 0], plans[part, 1], plans[part, 2], plans[part, 3], plans[part, 4])
+        first = np.int64(4 * part)
+        index, space = take_table(tables, first), take_table(tables, first + 1)
+        rooms, admitted = take_table(tables, first + 2), take_table(tables, first + 3)
+        status, hits, a, b, c = search_part(raw, settings, plan, index, space, rooms, admitted, hits, ids, scores)
+        if status != OK:
+            return status, np.int64(0), scored, expanded, reranked
+        scored += a
+        expanded += b
+        reranked += c
+    return OK, hits, scored, expanded, reranked
 
 
 @kernel()

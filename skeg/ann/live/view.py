@@ -18,16 +18,17 @@ import numpy.typing as npt
 
 from skeg.ann.calibration import ERRORS_APART
 from skeg.ann.format import Manifest
+from skeg.ann.kernels.bundle import Bundle
 from skeg.ann.kernels.search import OK
-from skeg.ann.kernels.search_part import SCAN_RUN, bundle_admission, search_part, search_part_many
+from skeg.ann.kernels.search_part import SCAN_RUN, bundle_admission, search_part_many
 from skeg.ann.live.parts import Part, SegmentPart
 from skeg.ann.live.plan import Strategy, choose, choose_filtered
 from skeg.ann.live.rows import LiveRows
 from skeg.ann.live.selection import Filter, Selection
+from skeg.ann.live.single import SingleSearch
 from skeg.ann.settings import SearchSettings, Settings
 from skeg.ann.transform import Float32s
 from skeg.ann.workspace import PartSpace
-from skeg.jit import resolve
 
 SELECTION_BYTES = 64 << 20
 """What is remembered of filters for each part."""
@@ -52,7 +53,6 @@ class PartSearch:
         self._idle: list[PartSpace] = []
         self._selections: dict[Hashable, Selection] = {}
         self._chosen: tuple[Settings | None, tuple[int, ...], Strategy | None] = (None, (), None)
-        self._call: Any = None
 
     def knows(self, wanted: Filter) -> bool:
         """Whether the rows that a filter wants were found out before."""
@@ -94,36 +94,25 @@ class PartSearch:
             selection.strategies[numbers, thorough] = known
         return known
 
-    def _borrow(self, numbers: tuple[Any, ...]) -> PartSpace:
-        try:
-            space = self._idle.pop()
-        except IndexError:
-            space = PartSpace(self.part.quantizer, len(self.part.alive), self.part.run, self.part.longest)
-        space.fit(int(numbers[3]), int(numbers[7]))
-        return space
+    def new_space(self) -> PartSpace:
+        """Work space for one search at a time."""
+        return PartSpace(self.part.quantizer, len(self.part.alive), self.part.run, self.part.longest)
 
-    def one(
-        self, query: Any, strategy: Strategy, selection: Selection | None, known: int, ids: Ids, scores: Any
-    ) -> tuple[int, ...]:
-        """Search for one query; arguments and result as those of `search_part`."""
-        space = self._borrow(strategy.numbers)
-        admitted = self._admitted if selection is None else selection.admitted
-        tables = (self.part.bundle.table, space.table, space.rooms, admitted.table)
-        args = (query, strategy.numbers, strategy.plan, *tables, known, ids, scores)
-        if self._call is None:
-            self._call = resolve(search_part, args)
-        answer: tuple[int, ...] = self._call(*args)
-        self._idle.append(space)
-        return answer
+    def admitted(self, selection: Selection | None) -> Bundle:
+        """The rows that may be returned."""
+        return self._admitted if selection is None else selection.admitted
 
     def many(
         self, queries: Any, span: tuple[int, int], given: Settings, selection: Selection | None, costs: Any, out: Any
     ) -> tuple[int, int]:
         """Search for many queries; arguments and result as those of `search_part_many`."""
         strategy = self.strategy(given, selection)
-        space = self._borrow(strategy.numbers)
-        admitted = self._admitted if selection is None else selection.admitted
-        tables = (self.part.bundle.table, space.table, space.rooms, admitted.table)
+        try:
+            space = self._idle.pop()
+        except IndexError:
+            space = self.new_space()
+        space.fit(int(strategy.numbers[3]), int(strategy.numbers[7]))
+        tables = (self.part.bundle.table, space.table, space.rooms, self.admitted(selection).table)
         answer: tuple[int, int] = search_part_many(queries, span, strategy.numbers, strategy.plan, *tables, costs, out)
         self._idle.append(space)
         return answer
@@ -140,6 +129,7 @@ class View:
     path: Path
     metric: str
     dim: int
+    _idle: list[SingleSearch] = attrs.field(factory=list, init=False)
 
     @classmethod
     def of(cls, path: Path, manifest: Manifest, segment: SegmentPart | None, rows: Sequence[LiveRows]) -> View:
@@ -225,19 +215,26 @@ class View:
 
         There are fewer hits than wanted only if fewer rows are wanted: what walks don't find is looked for thoroughly.
         """
-        known = scored = expanded = reranked = 0
-        for search, selection in self._asked(chosen):
-            strategy = search.strategy(settings, selection, thorough=thorough)
-            while True:
-                status, known, *costs = search.one(query, strategy, selection, known, ids, scores)
-                if status != OK:
-                    return status, 0, 0, 0, 0
-                scored, expanded, reranked = scored + costs[0], expanded + costs[1], reranked + costs[2]
+        try:
+            single = self._idle.pop()
+        except IndexError:
+            single = SingleSearch(len(self.searches))
+        asked = [
+            (search, search.strategy(settings, selection, thorough=thorough), selection)
+            for search, selection in self._asked(chosen)
+        ]
+        status, known, scored, expanded, reranked = single.run(query, asked, 0, ids, scores)
+        for search, strategy, selection in asked if status == OK and chosen is None else ():
+            seen = strategy.plan[3]
+            while status == OK and search.part is not self.segment and search.part.count != seen:
                 # Rows that came meanwhile may have taken the place of some that the search met dead.
                 count = search.part.count
-                if selection is not None or count == strategy.plan[3] or not isinstance(search.part, LiveRows):
-                    break
-                strategy = attrs.evolve(strategy, plan=(SCAN_RUN, 1, strategy.plan[3], count, 0))
+                rest = attrs.evolve(strategy, plan=(SCAN_RUN, 1, seen, count, 0))
+                status, known, *costs = single.run(query, [(search, rest, selection)], known, ids, scores)
+                scored, seen = scored + costs[0], count
+        self._idle.append(single)
+        if status != OK:
+            return status, 0, 0, 0, 0
         if known < settings.n_hits and not thorough and known < self.n_wanted(chosen):
             return self.search_one(query, settings, chosen, ids, scores, thorough=True)
         if self._has_repeats(ids, known):
@@ -277,5 +274,5 @@ class View:
     def _asked(self, chosen: Chosen) -> Iterable[tuple[PartSearch, Selection | None]]:
         """The parts in which there is something to look for."""
         if chosen is None:
-            return ((search, None) for search in self.searches if search.part.count)  # asked when it is its turn
+            return [(search, None) for search in self.searches]  # one that has no rows yet may have some in a moment
         return [(search, some) for search, some in zip(self.searches, chosen, strict=True) if some.count]

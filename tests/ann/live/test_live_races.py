@@ -11,6 +11,7 @@ from skeg.ann import Durability, Index
 from skeg.ann.live import searching, state
 from skeg.ann.live.parts import SegmentPart
 from skeg.ann.live.rows import LiveRows
+from skeg.ann.live.single import SingleSearch
 from skeg.ann.live.view import PartSearch, View
 from skeg.ann.live.writer import Writer
 from skeg.ann.pipeline import Pipeline
@@ -63,8 +64,8 @@ def test_what_was_published_is_no_leftover(index, monkeypatch, tuned):
 def test_a_row_that_is_replaced_during_a_search_is_found(tmp_path, monkeypatch, many, where, k):
     """The old row or the new one, if the new one is added when the search has chosen what to look at."""
     no_background(monkeypatch)
-    place = View if where == "another part" else PartSearch
-    name = {(View, False): "search_one", (View, True): "search_many"}.get((place, many), "many" if many else "one")
+    place = View if where == "another part" else PartSearch if many else SingleSearch
+    name = {(View, False): "search_one", (View, True): "search_many"}.get((place, many), "many" if many else "run")
     real = getattr(place, name)
     with Index.create(tmp_path / "index", 2, metric="l2") as index:
         index.add([1, 2], [[1, 0], [2, 0]])
