@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from skeg.ann.kernels.bundle import place_of
 from skeg.ann.kernels.cells import Cells
 from skeg.ann.kernels.rerank import MISSING_ID
 from skeg.ann.kernels.score import Codes
@@ -28,6 +29,7 @@ from skeg.ann.kernels.search_part import (
     bundle_rooms,
     search_part,
     search_part_many,
+    search_parts,
 )
 from skeg.ann.metric import METRICS
 from skeg.ann.quantizers import (
@@ -405,3 +407,43 @@ def test_scans_do_not_look_at_the_graph(rng):
     scene.graph.links[:] = 2**32 - 1
     for plan in ("list", "run"):
         check_hits(scene.exact(query), scene.one(query, plan)[1])
+
+
+def parts_of(scenes, plans):
+    """numbers, plans and tables of several scenes, and of one more part that nobody asks for."""
+    tables = [
+        place_of(bundle.table)
+        for scene in scenes
+        for bundle in (scene.index, scene.space, scene.rooms, scene.admission)
+    ]
+    numbers = [*(scene.settings for scene in scenes), [np.nan] * 8]
+    plans = [*(PLANS[plan] for plan in plans), [99] * 5]
+    return np.array(numbers, np.float64), np.array(plans, np.int64), np.array([*tables, *[[0] * 4] * 4], np.int64)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("k", [3, MARGIN_RANK])
+def test_parts_are_searched_one_after_another(rng, metric, k):
+    kinds = ["int8", "tq4", "f32"]
+    scenes = [
+        Scene(rng, kind, metric, admitted="some", k=k, first_id=100 * i, slack=0.5) for i, kind in enumerate(kinds)
+    ]
+    plans = ["walk by most", "run", "walk"]
+    query = query_for(rng)
+    for count in range(4):
+        costs, known, verdict = np.zeros(3, np.int64), [(7, 1e6)], (OK, 1)
+        for scene, plan in zip(scenes[:count], plans, strict=False):
+            verdict, known = scene.one(query, plan, known)
+            costs += verdict[2:]
+        ids, scores = np.full(k, 7, np.uint64), np.full(k, 1e6, np.float32)
+        found = search_parts(query, count, *parts_of(scenes, plans), 1, ids, scores)
+        assert (OK, verdict[1], *costs.tolist()) == tuple(found)
+        assert known == list(zip(ids[: found[1]].tolist(), scores[: found[1]].tolist(), strict=True))
+
+
+def test_a_part_that_is_damaged_ends_the_search(rng):
+    scenes = [Scene(rng, "tq4", "l2"), Scene(rng, "tq4", "l2", first_id=5000)]
+    scenes[1].graph.links[:] = N
+    ids, scores = np.zeros(5, np.uint64), np.zeros(5, np.float32)
+    found = search_parts(query_for(rng), 2, *parts_of(scenes, ["walk", "walk"]), 0, ids, scores)
+    assert (GRAPH_DAMAGED, 0) == tuple(found)[:2]
