@@ -41,7 +41,7 @@ SHORTEST_MEAN = 1e-6
 ROWS_A_CALL = 2048
 """Rows assigned by one kernel call."""
 
-PAIRS_A_CALL = 1 << 20
+PAIRS_A_CALL = 1 << 17
 """Pairs of a row and a centroid up to which all rounds are one kernel call: some 10 ms."""
 
 Rows = npt.NDArray[np.uint32]
@@ -73,9 +73,20 @@ class Partitioner:
         Dimension of the vectors.
     workers : Workers
     seed : int
+    new_array : callable
+        Gives the array of the means of cells, from shape and dtype; zeroed.
     """
 
-    def __init__(self, codes: npt.NDArray[np.uint8], scales: Float32s, dim: int, workers: Workers, seed: int) -> None:
+    def __init__(
+        self,
+        codes: npt.NDArray[np.uint8],
+        scales: Float32s,
+        dim: int,
+        workers: Workers,
+        seed: int,
+        new_array: Callable[[tuple[int, ...], npt.DTypeLike], npt.NDArray[Any]] = np.zeros,
+    ) -> None:
+        self._new_array = new_array
         self._codes = codes
         self._scales = scales
         self._dim = dim
@@ -141,7 +152,7 @@ class Partitioner:
 
     def _means(self, labels: npt.NDArray[np.int32], count: int) -> tuple[Float32s, Float32s]:
         """Means (count, dim) of the first rows by label, and half their squares: infinite where there is no row."""
-        means, sizes = np.zeros((count, self._dim), np.float32), np.zeros(count, np.int32)
+        means, sizes = self._new_array((count, self._dim), np.float32), np.zeros(count, np.int32)
         for start, stop in spans(len(labels), ROWS_A_CALL):
             rows = np.arange(start, stop, dtype=np.uint32)
             sum_rows(self._codes, self._scales, rows, labels[start:stop], self._point(), means, sizes)

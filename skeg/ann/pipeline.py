@@ -168,7 +168,7 @@ class Pipeline:
             memory = self._budget(n, steering, fine, own)
             encoded = self._encode(source, n, memory, steering, fine, own)
             builder = self._graph(encoded, n, memory)
-            partition = self._order(encoded, n)
+            partition = self._order(encoded, n, memory)
             graph = builder.finish(partition.order)
             del builder  # its lists with their slack take twice what the finished ones take
             self._write(source, row_ids, encoded, partition, graph, memory)
@@ -303,11 +303,11 @@ class Pipeline:
             builder.run(n_old)
         return builder
 
-    def _order(self, encoded: _Encoded, n: int) -> Partition:
+    def _order(self, encoded: _Encoded, n: int, memory: BuildMemory) -> Partition:
         self._reporter.stage("order", n)
         dim = encoded.fine.transform.dim
         codes, scales = encoded.fine_codes, encoded.fine_scales
-        partitioner = Partitioner(codes, scales, dim, self._workers, self._params.seed)
+        partitioner = Partitioner(codes, scales, dim, self._workers, self._params.seed, memory.array)
         known = self._findings
         return partitioner.run() if known is None else partitioner.extend(known.cells, known.regions)
 

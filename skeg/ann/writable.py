@@ -154,7 +154,7 @@ class Writable:
     def consolidate(self, *, threads: int | None = None, memory_limit: int | None = None, progress: Any = None) -> None:
         """Merge everything that was written into one new segment; nothing of what was deleted is left on the disk.
 
-        The index does this by itself, in the background, when a tenth has changed. Others can go on searching and
+        The index does this by itself, in the background, when some 6 % has changed. Others can go on searching and
         writing meanwhile; what they write is merged the next time.
 
         Parameters

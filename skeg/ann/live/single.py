@@ -32,7 +32,7 @@ class SingleSearch:
         self._plans = np.zeros((most, _PLAN), np.int64)
         self._tables = np.zeros((most * _TABLES, 4), np.int64)
         self._last: list[tuple[Any, Any, Any]] = [(None, None, None)] * most
-        self._spaces: dict[Any, PartSpace] = {}
+        self._spaces: list[dict[Any, PartSpace]] = [{} for _ in range(most)]
         self._call: Any = None
 
     def run(
@@ -51,9 +51,10 @@ class SingleSearch:
         return answer
 
     def _ask(self, place: int, search: Any, strategy: Strategy, selection: Selection | None) -> None:
-        space = self._spaces.get(search)
+        spaces = self._spaces[place]  # of its own: a space that grows must not move under another place
+        space = spaces.get(search)
         if space is None:
-            space = self._spaces[search] = search.new_space()
+            space = spaces[search] = search.new_space()
         moved = space.fit(int(strategy.numbers[3]), int(strategy.numbers[7]))
         then = self._last[place]
         if moved or then[0] is not search or then[2] is not selection:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from skeg.ann import Index
+from skeg.ann.kernels.search import OK
+from skeg.ann.live.single import SingleSearch
 from tests.ann.live.small import check_hits, no_background
 
 
@@ -66,3 +68,20 @@ def test_a_search_among_rows_that_come_after_it_began_begins_anew(index):
         patch.setattr(type(engine.view.searches[0]), "strategy", strategy)
         hits = index.search([9.0] * 6, 1)
     assert [5] == hits.ids.tolist()
+
+
+def test_work_space_that_grows_for_one_part_does_not_move_under_another(index):
+    """Rows that came meanwhile are looked at in the first place; the next search looks at their part in the second."""
+    view = index._engine.view
+    single, settings = SingleSearch(2), view.settings
+    query = np.float32([9] * 6)
+    index.add(500, query)
+    ids, scores = np.zeros(3, np.uint64), np.zeros(3, np.float32)
+    for size in (3, 50, 400):
+        wanted = settings.get(3, size, size)
+        asked = [(search, search.strategy(wanted, None), None) for search in view.searches]
+        both = single.run(query, asked, 0, ids, scores)
+        assert (OK, 3, 500) == (*both[:2], ids[0])
+        larger = view.searches[1].strategy(settings.get(3, 2 * size, 2 * size), None)
+        assert (OK, 3) == single.run(query, [(view.searches[1], larger, None)], 0, ids, scores)[:2]
+        assert both == single.run(query, asked, 0, ids, scores)
