@@ -46,8 +46,8 @@ _TOKEN = re.compile(
     rf"(?P<blank>[{WHITESPACE}]++)"
     r"|(?P<mark><=|>=|<>|!=|[()=,<>])"
     rf"|(?P<word>{WORD})"
-    # Possessive: a doubled quote is never taken apart to find an end of the string.
-    r"""|(?P<string>"(?:[^"]|"")*+"|'(?:[^']|'')*+')"""
+    # A doubled quote is never taken apart to find an end of the string.
+    r"""|(?P<string>"[^"]*(?:""[^"]*)*"(?!")|'[^']*(?:''[^']*)*'(?!'))"""
 )
 
 _COMPARISONS = frozenset({"=", "!=", "<>", "<", "<=", ">", ">="})

@@ -24,8 +24,9 @@ WHITESPACE = "\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
 RESERVED = frozenset({"AND", "OR", "NOT", "IN", "BETWEEN", "EXISTS"})
 
-# A bare word of a filter: up to white space, a bracket, a comma or an operator; quotes inside are plain characters.
-WORD = rf"(?!['\"])(?:(?!!=)[^{WHITESPACE}()=,<>])++"
+# A bare word of a filter: up to white space, a bracket, a comma or an operator; quotes inside are plain characters. A
+# possessive repeat of more than single characters goes wrong before Python 3.11.5 (CPython issue 106052).
+WORD = rf"(?!['\"])(?:[^{WHITESPACE}()=,<>!]|!(?!=))+"
 
 _BLANKS = re.compile(f"[{WHITESPACE}]+")
 _WORD = re.compile(WORD)
