@@ -135,8 +135,8 @@ class Manifest:
 
     backend : "disk" (graph) or "flat"; dim, count : of the stored vectors; metric, kind : names; segment : folder of
     the files; files : bytes of each; build : parameters and figures of the build; search : ``list_size``, the
-    default, replaced by `Index.tune`, and the fields of `skeg.ann.calibration.Calibration`; live : of an index that
-    changes. `ParameterError` for a value that can't be.
+    default, replaced by `Index.tune`, the fields of `skeg.ann.calibration.Calibration`, and ``changed``, how many rows
+    came or went since these were measured; live : of an index that changes. `ParameterError` for a value that can't be.
     """
 
     backend: str
