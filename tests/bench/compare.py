@@ -61,7 +61,7 @@ def main() -> None:
     enter(options)
     # Only inside the benchmark's environment: these need what it holds.
     from harness import comparison, goals, registry, report
-    from harness.data import prepare
+    from harness.data import data_sets
 
     plan = comparison.Plan(
         engines=options.engines or registry.GRAPHS,
@@ -72,15 +72,7 @@ def main() -> None:
     )
     for spec in plan.engines:
         registry.parse_spec(spec)  # a misspelled engine should stop the run now, not after an hour
-    for rows in options.rows or [None]:
-        data = prepare(
-            options.base,
-            options.queries,
-            options.truth,
-            rows=rows,
-            n_queries=options.n_queries,
-            cache=options.out / "cache",
-        )
+    for data in data_sets(options):
         results = comparison.compare(data, plan, options.out)
         report.append_json(options.out / "compare.jsonl", report.json_rows(data, results, plan.targets))
         tables = [report.speed_table(data, results, plan.targets, mode) for mode in ("single", "batch", "batch2")]

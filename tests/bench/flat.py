@@ -23,18 +23,10 @@ def main() -> None:
     enter(options)
     # Only inside the benchmark's environment: these need what it holds.
     from harness import comparison, goals, report
-    from harness.data import prepare
+    from harness.data import data_sets
 
     plan = comparison.Plan(engines=options.engines, targets=(), rounds=options.rounds)
-    for rows in options.rows or [None]:
-        data = prepare(
-            options.base,
-            options.queries,
-            options.truth,
-            rows=rows,
-            n_queries=options.n_queries,
-            cache=options.out / "cache",
-        )
+    for data in data_sets(options):
         results = comparison.compare_fixed(data, plan, options.out)
         report.append_json(options.out / "flat.jsonl", report.json_rows(data, results, ()))
         tables = [report.fixed_table(data, results), goals.goal_table("goals (flat)", goals.flat_goals(results))]

@@ -25,12 +25,12 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+import harness.figure
 from harness.environment import add_options, enter, machine, versions
 from harness.memory import MIB
 from harness.process import Turns
@@ -53,34 +53,12 @@ PAUSE_SEGMENT_BYTES = 4 * MIB
 Workers = dict[str, Worker]
 
 
-@dataclass
-class Figure:
-    """What one engine did in each round, and what skeg has to reach."""
-
-    part: str
-    measure: str
-    engine: str
-    unit: str
-    rounds: list[float]
-    must: float | None = None
-    details: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def value(self) -> float:
-        return median(self.rounds)
+class Figure(harness.figure.Figure):
+    """More of what is counted by the second is better."""
 
     @property
     def higher_is_better(self) -> bool:
         return self.unit.endswith("/s")
-
-    def cell(self) -> str:
-        """The median, and the range of the rounds."""
-        low, high = plain(min(self.rounds)), plain(max(self.rounds))
-        return plain(self.value) if len(self.rounds) == 1 else f"{plain(self.value)} [{low}-{high}]"
-
-
-def plain(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 @dataclass(kw_only=True)

@@ -62,16 +62,12 @@ def main() -> None:
     enter(options)
     hold_to(options.threads)
     # Only inside the benchmark's environment, and with its number of threads: these need what it holds.
-    from harness.data import prepare
+    from harness.data import data_sets
     from harness.report import append_json
     from live_parts import PARTS as MEASURE
     from live_parts import Run
 
-    for rows in options.rows or [None]:
-        data = prepare(
-            options.base, options.queries, options.truth, rows=rows, n_queries=options.n_queries,
-            cache=options.out / "cache",
-        )  # fmt: skip
+    for data in data_sets(options):
         shown: list[Table] = []
         with tempfile.TemporaryDirectory(prefix="live-", dir=options.dir or options.out) as folder:
             run = Run(

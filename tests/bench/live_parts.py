@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any
 
+import harness.figure
 import numpy as np
 from harness.arithmetic import ratio
 from harness.data import DataSet
@@ -52,26 +52,10 @@ Answers = tuple[np.ndarray, list[float]]
 
 
 @dataclass
-class Figure:
-    """What one engine did in each round, and what skeg has to reach; `at_most`: whether that is a ceiling."""
+class Figure(harness.figure.Figure):
+    """`at_most`: whether what skeg has to reach is a ceiling."""
 
-    part: str
-    measure: str
-    engine: str
-    unit: str
-    rounds: list[float]
-    must: float | None = None
     at_most: bool = True
-    details: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def value(self) -> float:
-        return median(self.rounds)
-
-    def cell(self) -> str:
-        """The median, and the range of the rounds."""
-        middle, low, high = map(self.plain, (self.value, min(self.rounds), max(self.rounds)))
-        return middle if low == high else f"{middle} [{low}-{high}]"
 
     def plain(self, value: float) -> str:
         if self.unit in SHARE_UNITS:

@@ -27,19 +27,11 @@ def main() -> None:
     enter(options)
     # Only inside the benchmark's environment: these need what it holds.
     from harness import goals, report
-    from harness.data import prepare
+    from harness.data import data_sets
     from harness.scaling import measure
 
     lines, judged = [], []
-    for rows in options.rows or [None]:
-        data = prepare(
-            options.base,
-            options.queries,
-            options.truth,
-            rows=rows,
-            n_queries=options.n_queries,
-            cache=options.out / "cache",
-        )
+    for data in data_sets(options):
         line, goal = measure(data, options.engine, options.parameters, options.rounds, options.out)
         lines.append(line)
         judged += goal

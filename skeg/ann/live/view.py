@@ -8,7 +8,7 @@ be looked at. Whoever searches holds the view it began with; parts only ever gai
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,9 @@ Ids = npt.NDArray[np.uint64]
 
 Chosen = tuple[Selection, ...] | None
 """What a filter selects from each part; None for no filter."""
+
+Asked = tuple["PartSearch", Strategy, Selection | None]
+"""Which part is searched, how, and among what."""
 
 
 class PartSearch:
@@ -224,14 +227,11 @@ class View:
             for search, selection in self._asked(chosen)
         ]
         status, known, scored, expanded, reranked = single.run(query, asked, 0, ids, scores)
-        for search, strategy, selection in asked if status == OK and chosen is None else ():
-            seen = strategy.plan[3]
-            while status == OK and search.part is not self.segment and search.part.count != seen:
-                # Rows that came meanwhile may have taken the place of some that the search met dead.
-                count = search.part.count
-                rest = attrs.evolve(strategy, plan=(SCAN_RUN, 1, seen, count, 0))
-                status, known, *costs = single.run(query, [(search, rest, selection)], known, ids, scores)
-                scored, seen = scored + costs[0], count
+        while status == OK and chosen is None and (rest := _came_since(asked)):
+            # Rows that came meanwhile may have taken the place of some that the search met dead.
+            status, known, *costs = single.run(query, rest, known, ids, scores)
+            scored, reranked = scored + costs[0], reranked + costs[2]
+            asked = rest
         self._idle.append(single)
         if status != OK:
             return status, 0, 0, 0, 0
@@ -271,8 +271,17 @@ class View:
         asked = max(self._asked(chosen), key=lambda pair: pair[0].part.count, default=None)
         return None if asked is None else asked[0].strategy(settings, asked[1])
 
-    def _asked(self, chosen: Chosen) -> Iterable[tuple[PartSearch, Selection | None]]:
+    def _asked(self, chosen: Chosen) -> list[tuple[PartSearch, Selection | None]]:
         """The parts in which there is something to look for."""
         if chosen is None:
             return [(search, None) for search in self.searches]  # one that has no rows yet may have some in a moment
         return [(search, some) for search, some in zip(self.searches, chosen, strict=True) if some.count]
+
+
+def _came_since(asked: Sequence[Asked]) -> list[Asked]:
+    """Searches of the rows in memory that came since these searches were planned."""
+    return [
+        (search, attrs.evolve(strategy, plan=(SCAN_RUN, 1, strategy.plan[3], count, 0)), selection)
+        for search, strategy, selection in asked
+        if isinstance(search.part, LiveRows) and (count := search.part.count) != strategy.plan[3]
+    ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,19 @@ class DataSet:
     n_queries: int
 
 
+def data_sets(options: Namespace) -> Iterator[DataSet]:
+    """What the options of a benchmark name, prepared: one set for each number of rows, or one of all."""
+    for rows in options.rows or [None]:
+        yield prepare(
+            options.base,
+            options.queries,
+            options.truth,
+            rows=rows,
+            n_queries=options.n_queries,
+            cache=options.out / "cache",
+        )
+
+
 def prepare(
     base: Path,
     queries: Path,
@@ -45,11 +59,9 @@ def prepare(
     rows: int | None,
     n_queries: int,
     cache: Path,
-    enlarge: bool = False,
 ) -> DataSet:
     """Prepare the first `rows` rows of `base` (all when None) and the first `n_queries` queries.
 
-    With `enlarge`, `rows` may exceed the base: the rows repeat with small noise, as if the collection had near copies.
     Exact answers are computed unless `truth` is given and belongs to the whole base.
     """
     cache.mkdir(parents=True, exist_ok=True)
