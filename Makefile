@@ -6,6 +6,7 @@
 #   make bench-kv  the key-value store beside other stores
 #   make bench-live  indexes that change, and filters, beside other libraries
 #   make soak    crash the key-value store for some minutes and look for lost writes
+#   make soak-live  the same with indexes that change
 #   make coverage, make wheel, make clean
 # Another interpreter: make demo PYTHON=python3.12
 PYTHON ?= python3
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test lint lanes bench bench-kv bench-live soak coverage wheel clean
+.PHONY: help demo test lint lanes bench bench-kv bench-live soak soak-live coverage wheel clean
 
 help:
 	@sed -n '/^[^#]/q; s/^# \{0,1\}//p' Makefile
@@ -49,6 +50,9 @@ bench-live: $(VENV)/installed-dev
 
 soak: $(VENV)/installed-dev
 	$(BIN)/python tests/soak/kv.py $(SOAK_ARGS)
+
+soak-live: $(VENV)/installed-dev
+	$(BIN)/python tests/soak/ann_live.py $(SOAK_ARGS)
 
 # Kernels count what ran with the JIT off: compiled code can't be traced.
 coverage: $(VENV)/installed-dev

@@ -275,7 +275,7 @@ class WriterLock:
                 _lock(descriptor)
             except (BlockingIOError, PermissionError) as error:
                 holder = os.read(descriptor, 1024).decode(errors="replace").strip() or "unknown"
-                raise LockedError(self.path, f"locked for writing by another process: {holder}") from error
+                raise LockedError(self.path, f"already open for writing: {holder}") from error
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"pid {os.getpid()} on host {socket.gethostname()}\n".encode())
             undo.pop_all()

@@ -407,7 +407,7 @@ def test_a_current_folder_that_is_gone_is_a_storage_error(tmp_path, monkeypatch)
 def test_the_second_writer_is_told_who_the_first_is(tmp_path):
     path = tmp_path / "lock"
     with WriterLock(path):
-        with pytest.raises(LockedError, match=rf"by another process: pid {os.getpid()} on host \S+$") as caught:
+        with pytest.raises(LockedError, match=rf"already open for writing: pid {os.getpid()} on host \S+$") as caught:
             WriterLock(path).acquire()
         assert str(path) == caught.value.path
     with WriterLock(path) as lock:
@@ -438,7 +438,7 @@ def test_a_writer_that_has_not_signed_yet_is_unknown(tmp_path, monkeypatch):
     path = tmp_path / "lock"
     with WriterLock(path):
         os.truncate(path, 0)
-        with pytest.raises(LockedError, match=r"by another process: unknown$"):
+        with pytest.raises(LockedError, match=r"already open for writing: unknown$"):
             WriterLock(path).acquire()
 
 

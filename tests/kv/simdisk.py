@@ -475,7 +475,7 @@ class SimOps:
             self.change("create", folder, name, self.disk.new_number())
         number = names[name]
         if number in self.disk.locked:
-            raise LockedError(path, "locked for writing by another process: pid 1 on host sim")
+            raise LockedError(path, "already open for writing: pid 1 on host sim")
         self.disk.locked.add(number)
         return _Lock(self.disk.locked, number)
 
