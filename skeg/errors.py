@@ -171,6 +171,38 @@ class LockedError(StorageError):
     """Another process holds the lock for writing."""
 
 
+class ExistsError(StorageError):
+    """Something of that name is there already."""
+
+
+class ProtocolError(SkegError, ValueError):
+    """A peer sent bytes that are not of the protocol, or that exceed a limit."""
+
+
+class NotConnected(SkegError, ConnectionError):  # noqa: N818 - the name that users of the published client know
+    """There is no connection to the server: it could not be reached, it went away, or it did not answer in time."""
+
+
+class ServerError(SkegError):
+    """The server answered with an error.
+
+    Parameters
+    ----------
+    message : str
+        What it said, without the code.
+    code : str
+        The first word of a RESP error, such as "ERR", or the name of a binary one, such as "NOT_FOUND".
+    """
+
+    def __init__(self, message: str, code: str = "ERR") -> None:
+        self.message = message
+        self.code = code
+        super().__init__(message, code)
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.message}"
+
+
 def _rebuild(kind: type[SkegError], args: tuple[Any, ...], details: dict[str, Any]) -> SkegError:
     """Unpickle an error whose constructor takes keywords."""
     return kind(*args, **details)

@@ -25,6 +25,7 @@ from typing import Any, Literal, cast
 
 import numba
 from numba.core import caching, config
+from numba.core.compiler_lock import global_compiler_lock
 
 from skeg.errors import ParameterError
 
@@ -176,3 +177,12 @@ def resolve(function: Any, args: tuple[Any, ...]) -> Callable[..., Any]:
     signature = tuple(numba.typeof(arg) for arg in args)
     function.compile(signature)
     return cast("Callable[..., Any]", function.overloads[signature].entry_point)
+
+
+# Of a thread that compiles when another one forks, the child would have only the lock, for good.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=global_compiler_lock.release,
+    )

@@ -11,13 +11,17 @@ from skeg import errors
 from skeg.errors import (
     ClosedError,
     CorruptError,
+    ExistsError,
     FilterError,
     FormatError,
     LockedError,
     MissingExtraError,
+    NotConnected,
     NotFoundError,
     ParameterError,
+    ProtocolError,
     ReadOnlyError,
+    ServerError,
     SkegError,
     StorageError,
     ValueTypeError,
@@ -45,6 +49,11 @@ EXAMPLES = [
     (CorruptError("/a", "torn", offset=3), "/a, offset 3: torn"),
     (ReadOnlyError("/a", "opened for reading"), "/a: opened for reading"),
     (LockedError("/a", "pid 3"), "/a: pid 3"),
+    (ExistsError("/a", "there is an index 'x' already"), "/a: there is an index 'x' already"),
+    (ProtocolError("bulk too large: 7"), "bulk too large: 7"),
+    (NotConnected("127.0.0.1:6379: refused"), "127.0.0.1:6379: refused"),
+    (ServerError("no such thing"), "ERR no such thing"),
+    (ServerError("Authentication required.", "NOAUTH"), "NOAUTH Authentication required."),
 ]
 
 BUILTINS = {
@@ -56,6 +65,8 @@ BUILTINS = {
     ClosedError: ValueError,
     MissingExtraError: ImportError,
     StorageError: OSError,
+    ProtocolError: ValueError,
+    NotConnected: ConnectionError,
 }
 
 
@@ -83,6 +94,8 @@ def test_builtin_handlers_catch_our_errors(kind, builtin):
     assert issubclass(kind, SkegError)
 
 
-@pytest.mark.parametrize("kind", [FormatError, VersionTooNewError, CorruptError, ReadOnlyError, LockedError])
+@pytest.mark.parametrize(
+    "kind", [FormatError, VersionTooNewError, CorruptError, ReadOnlyError, LockedError, ExistsError]
+)
 def test_everything_about_files_is_a_storage_error(kind):
     assert issubclass(kind, StorageError)

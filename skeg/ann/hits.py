@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -102,3 +102,46 @@ class Hits:
         if self._plan is not None:
             costs["plan"], costs["why"] = self._plan
         return costs
+
+
+def merge_hits(parts: Sequence[Hits], k: int | None) -> Hits:
+    """Hits of the same queries in several parts of an index, none of which holds an id of another, as those of all.
+
+    Parameters
+    ----------
+    parts : sequence of Hits
+        All of one query, or all of the same number of queries; all with payloads or none.
+    k : int or None
+        Hits wanted; None for all, as within a radius.
+
+    Returns
+    -------
+    Hits
+        Costs are sums; the plan is that of the first part.
+    """
+    is_single = parts[0].ids.ndim == 1
+    ids = np.concatenate([np.atleast_2d(part.ids) for part in parts], axis=1)
+    scores = np.concatenate([np.atleast_2d(part.scores) for part in parts], axis=1)
+    order = np.lexsort((ids, -scores))
+    width = int((ids != np.uint64(MISSING_ID)).sum(axis=1).max(initial=0)) if k is None else k
+    order = order[:, :width]
+    ids, scores = np.take_along_axis(ids, order, axis=1), np.take_along_axis(scores, order, axis=1)
+    costs = [part._cost for part in parts]  # noqa: SLF001 - of this module
+    cost = (sum(c[0] for c in costs), sum(c[1] for c in costs), sum(c[2] for c in costs), max(c[3] for c in costs))
+    merged = Hits(ids, scores, parts[0].metric, cost, parts[0]._plan)  # noqa: SLF001
+    if parts[0].payloads is not None:
+        merged.payloads = _merged_payloads(parts, ids, is_single=is_single)
+    return merged.first() if is_single else merged
+
+
+def _merged_payloads(parts: Sequence[Hits], ids: npt.NDArray[np.uint64], *, is_single: bool) -> list[list[Any]]:
+    """Payloads of the hits of n queries, for each those of its ids (n, k) in order."""
+    found: list[list[Any]] = []
+    for row, wanted in enumerate(ids):
+        by_id: dict[int, Any] = {}
+        for part in parts:
+            payloads = part.payloads or []
+            mine = part.ids if is_single else part.ids[row]
+            by_id.update(zip(mine.tolist(), payloads if is_single else payloads[row], strict=False))
+        found.append([by_id[i] for i in wanted[wanted != np.uint64(MISSING_ID)].tolist()])
+    return found

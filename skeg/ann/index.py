@@ -14,6 +14,7 @@ import numpy.typing as npt
 from skeg.ann import tuning
 from skeg.ann.format import read_manifest, write_manifest
 from skeg.ann.hits import Hits
+from skeg.ann.live.backup import copy_index
 from skeg.ann.live.engine import LiveEngine
 from skeg.ann.live.parts import SegmentPart
 from skeg.ann.live.searching import Question, answer, payloads_of
@@ -328,6 +329,12 @@ class Index(Writable):
         """Kind of the codes that steer a search."""
         return self._kind
 
+    @property
+    def generation(self) -> int:
+        """Counts the states that merges and tuning have left; 0 for an index that was never opened for writing."""
+        live = self._searcher.manifest.live
+        return 0 if live is None else live.generation
+
     def stats(self) -> dict[str, Any]:
         """Size, settings and memory: how the index was built, its search defaults, bytes by purpose.
 
@@ -378,8 +385,28 @@ class Index(Writable):
             The manifest can't be written.
         """
         list_size = tuning.find_list_size(self, queries, recall, k)
-        self._searcher.tune({"list_size": list_size, "tuned_recall": float(recall), "tuned_k": int(k)})
+        tuning.keep_list_size(self, list_size, recall, k)
         return list_size
+
+    def snapshot(self, dest: AnyPath) -> None:
+        """Copy the index as it is now to a new folder, while it is in use.
+
+        Parameters
+        ----------
+        dest : path
+            Must not exist. It appears when the copy is whole; it holds everything acknowledged before the call.
+
+        Raises
+        ------
+        StorageError
+            The disk refused, or `dest` exists.
+        """
+        self._searcher.check_open()
+        if self._engine is not None:
+            self._engine.flush()
+        with BuildFolder(dest) as folder:
+            copy_index(self._path, folder.path)
+            folder.publish()
 
     def close(self) -> None:
         """Unmap the files, and let go of an index that was open for writing; doing so twice is allowed.

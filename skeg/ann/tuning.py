@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,20 +14,35 @@ from skeg.checks import as_int, as_number, as_queries, check_finite
 from skeg.errors import ParameterError, VectorError
 
 if TYPE_CHECKING:
+    from skeg.ann.hits import Hits
     from skeg.ann.index import Index
 
 LIST_SIZES = (10, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 """List sizes that `evaluate` measures unless it is given others."""
 
 
+class Searchable(Protocol):
+    """An index, in one part or in several."""
+
+    def __len__(self) -> int:
+        """Number of vectors."""
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the vectors."""
+
+    def search(self, q: Any, k: int = 10, *, search_list_size: int | None = None, exact: bool = False) -> Hits:
+        """Nearest vectors."""
+
+
 def evaluate(
-    index: Index, queries: Any, k: int = 10, *, truth: Any = None, list_sizes: list[int] | None = None
+    index: Searchable, queries: Any, k: int = 10, *, truth: Any = None, list_sizes: list[int] | None = None
 ) -> list[dict[str, float]]:
     """Recall and latency of an index over list sizes, one query a call on one thread.
 
     Parameters
     ----------
-    index : Index
+    index : Index, or what can be searched like one
     queries : array_like (n, dim)
     k : int
         Hits wanted.
@@ -67,7 +82,7 @@ def evaluate(
     return rows
 
 
-def find_list_size(index: Index, queries: Any, recall: float, k: int = 10) -> int:
+def find_list_size(index: Searchable, queries: Any, recall: float, k: int = 10) -> int:
     """Smallest list size whose recall at k on these queries reaches ``recall``: doubling, then bisection.
 
     Raises
@@ -97,7 +112,13 @@ def find_list_size(index: Index, queries: Any, recall: float, k: int = 10) -> in
     return high
 
 
-def _checked_queries(index: Index, queries: Any) -> npt.NDArray[np.float32]:
+def keep_list_size(index: Index, list_size: int, recall: float, k: int) -> None:
+    """Store a list size that was found in an index, as the default of its searches."""
+    found = {"list_size": list_size, "tuned_recall": float(recall), "tuned_k": int(k)}
+    index._searcher.tune(found)  # noqa: SLF001 - a part of `Index`
+
+
+def _checked_queries(index: Searchable, queries: Any) -> npt.NDArray[np.float32]:
     checked, _ = as_queries(queries, index.dim)
     if len(checked) == 0:
         raise VectorError("queries", expected="at least one", found="none")

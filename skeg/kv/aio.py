@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -25,6 +25,9 @@ from skeg.kv.store import Store
 Operation = tuple[Any, ...]
 """A name and its arguments, such as ``("set", b"key", b"value")``."""
 
+Callback = Callable[[StorageError | None], None]
+"""Told how a commit ended: None, or why the disk refused."""
+
 _Outcome = tuple[Any, Round | None]
 
 
@@ -33,9 +36,15 @@ class _Commit:
 
     def __init__(self, waiting: dict[Round, Shard]) -> None:
         self.waiting = waiting
-        self.futures: list[asyncio.Future[None]] = []
+        self.callbacks: list[tuple[asyncio.AbstractEventLoop, Callback]] = []
         self.done = not waiting
         self.error: StorageError | None = None
+
+    def run_at_once(self) -> None:
+        """Commit if the disk does not have to be waited for; what stays to be done is for `run`."""
+        if all(shard.log.commit_at_once(round_) for round_, shard in self.waiting.items()):
+            self.run()
+            self.done = True
 
     def run(self) -> None:
         """Commit; in the thread that does so."""
@@ -64,6 +73,11 @@ class Ticket:
         self.results = results
         self.seq = max((round_.last_seq for round_ in commit.waiting), default=0)
         self._commit = commit
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether the results may be shown at once: nothing that they tell of waits for the disk, or for its error."""
+        return self._commit.done and self._commit.error is None
 
 
 class AsyncStore:
@@ -129,7 +143,9 @@ class AsyncStore:
         with_locks(shards, run)
         commit = _Commit(waiting)
         ticket = Ticket(results, commit)
-        if waiting:
+        if level is not Durability.SYNC:
+            commit.run_at_once()
+        if not commit.done:
             self._enqueue(commit)
         self._parts.written(level)
         return ticket
@@ -147,16 +163,62 @@ class AsyncStore:
         StorageError
             The disk refused: the operations that write were taken back.
         """
+        future = asyncio.get_running_loop().create_future()
+        self.when_durable(ticket, lambda error: None if future.done() else future.set_result(error))
+        error = await future
+        if error is not None:
+            raise StorageError(error.path, error.problem) from error
+
+    def when_durable(self, ticket: Ticket, callback: Callback) -> None:
+        """Have the running event loop call `callback` when everything that a ticket's results tell of is durable.
+
+        For servers, which have thousands of answers wait for one commit; `durable` is made of this.
+
+        Parameters
+        ----------
+        ticket : Ticket
+            From `submit`.
+        callback : callable
+            Called with None, or with the `StorageError` because of which the operations were taken back.
+        """
         commit = ticket._commit  # noqa: SLF001 - of this module
-        future = None
+        loop = asyncio.get_running_loop()
         with self._work:
             if not commit.done:
-                future = asyncio.get_running_loop().create_future()
-                commit.futures.append(future)
-        if future is not None:
-            await future
-        if commit.error is not None:
-            raise StorageError(commit.error.path, commit.error.problem) from commit.error
+                commit.callbacks.append((loop, callback))
+                return
+        loop.call_soon(callback, commit.error)
+
+    def cached(self, key: bytes) -> bytes | None:
+        """Value of a key if it is in memory and durable; None says nothing.
+
+        Parameters
+        ----------
+        key : bytes
+        """
+        return self._parts.of(key).cache.get(key)
+
+    def all_cached(self, keys: Sequence[bytes]) -> list[bytes] | None:
+        """Values of keys if all of them are in memory and durable; None says nothing.
+
+        Parameters
+        ----------
+        keys : sequence of bytes
+        """
+        shards = self._parts.shards
+        if len(shards) == 1:
+            return shards[0].cache.get_all(keys)
+        values = [value for value in map(self.cached, keys) if value is not None]
+        return values if len(values) == len(keys) else None
+
+    def size_bound(self, key: bytes) -> int:
+        """Bytes that the value of a key can't exceed, without reading it; 0 if it has none or has just been deleted.
+
+        Parameters
+        ----------
+        key : bytes
+        """
+        return self._parts.of(key).size_bound(key)
 
     def close(self) -> None:
         """Commit what was submitted and end the thread; closing twice is allowed. The store stays open."""
@@ -183,7 +245,7 @@ class AsyncStore:
     def _result(self, operation: Operation, level: Durability, waiting: dict[Round, Shard]) -> Any:
         name, arguments = _named(operation)
         if name == "mget":
-            return [self._result(("get", key), level, waiting) for key in as_keys(*arguments)]
+            return [self._get(key, waiting) for key in as_keys(*arguments)]
         if name == "set_many":
             items = as_items(*arguments)
             for shard, group in self._parts.split(items):
@@ -198,6 +260,12 @@ class AsyncStore:
         result, round_ = _OF_ONE_KEY[name](shard, key, arguments[1:], level)
         _note(waiting, shard, round_)
         return result
+
+    def _get(self, key: bytes, waiting: dict[Round, Shard]) -> bytes | None:
+        shard = self._parts.of(key)
+        value, round_ = shard.get(key)
+        _note(waiting, shard, round_)
+        return value
 
     def _enqueue(self, commit: _Commit) -> None:
         with self._work:
@@ -221,16 +289,18 @@ class AsyncStore:
             with self._work:
                 for commit in commits:
                     commit.done = True
-                futures = [future for commit in commits for future in commit.futures]
-            for loop in {future.get_loop() for future in futures}:
+            told: dict[asyncio.AbstractEventLoop, list[tuple[Callback, StorageError | None]]] = {}
+            for commit in commits:
+                for loop, callback in commit.callbacks:
+                    told.setdefault(loop, []).append((callback, commit.error))
+            for loop, calls in told.items():
                 with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                    loop.call_soon_threadsafe(_resolve, [f for f in futures if f.get_loop() is loop])
+                    loop.call_soon_threadsafe(_tell, calls)
 
 
-def _resolve(futures: list[asyncio.Future[None]]) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_result(None)
+def _tell(calls: list[tuple[Callback, StorageError | None]]) -> None:
+    for callback, error in calls:
+        callback(error)
 
 
 def _note(waiting: dict[Round, Shard], shard: Shard, round_: Round | None) -> None:

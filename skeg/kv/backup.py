@@ -35,21 +35,26 @@ def copy_store(shards: Sequence[Shard], manifest: Manifest, dest: AnyPath) -> No
     StorageError
         The disk refused, or `dest` exists.
     """
+    with BuildFolder(dest) as build:
+        copy_shards(shards, manifest, build.path)
+        build.publish()
+
+
+def copy_shards(shards: Sequence[Shard], manifest: Manifest, dest: Path) -> None:
+    """As `copy_store`, into an empty folder that the caller makes durable."""
     with contextlib.ExitStack() as stack:
-        build = stack.enter_context(BuildFolder(dest))
         for shard in shards:
             stack.enter_context(shard.compacting)
         snapshot = stack.enter_context(Snapshot(shards))
         for number, (shard, segments) in enumerate(zip(shards, snapshot.segments, strict=True)):
-            folder = build.path / f"shard-{number}"
+            folder = dest / f"shard-{number}"
             SYSTEM.mkdir(folder)
             for segment, end in segments.values():
                 # A segment that is begun but not written to has no file yet.
                 if segment.reserved and segment not in shard.retired:
                     _copy(shard, segment, end, folder)
-        with contextlib.closing(OutputFile(build.path / manifests.NAME)) as file:
+        with contextlib.closing(OutputFile(dest / manifests.NAME)) as file:
             file.write(pack_manifest(manifest))
-        build.publish()
 
 
 def _copy(shard: Shard, segment: Segment, end: int, folder: Path) -> None:

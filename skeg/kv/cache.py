@@ -56,6 +56,8 @@ class Cache:
 
     Attributes
     ----------
+    budget : int
+        Those bytes.
     hits, misses : int
         Calls of `get` that found a value, and that did not.
     evictions : int
@@ -63,7 +65,7 @@ class Cache:
     """
 
     def __init__(self, budget_bytes: int) -> None:
-        self._budget = budget_bytes
+        self.budget = budget_bytes
         self._small_budget = budget_bytes // _SMALL_SHARE
         self._small: OrderedDict[bytes, _Entry] = OrderedDict()
         self._main: OrderedDict[bytes, _Entry] = OrderedDict()
@@ -96,6 +98,20 @@ class Cache:
             entry.reads += 1
         return entry.value
 
+    def get_all(self, keys: Collection[bytes]) -> list[bytes] | None:
+        """Return the values of keys, as `get` does, or None when one of them is not here."""
+        main, small = self._main, self._small
+        values = []
+        for key in keys:
+            entry = main.get(key) or small.get(key)
+            if entry is None:
+                return None
+            if entry.reads < _READS_MAX:
+                entry.reads += 1
+            values.append(entry.value)
+        self.hits += len(values)
+        return values
+
     def put(self, key: bytes, value: bytes) -> None:
         """Keep the value of a key, in place of the one it had; not if it would fill more than the small queue."""
         nbytes = len(key) + len(value) + ENTRY_BYTES
@@ -113,7 +129,7 @@ class Cache:
         else:
             self._small[key] = _Entry(value)
             self._small_bytes += nbytes
-        if self._small_bytes + self._main_bytes > self._budget:
+        if self._small_bytes + self._main_bytes > self.budget:
             self._evict()
 
     def discard(self, key: bytes) -> None:
@@ -143,7 +159,7 @@ class Cache:
     def _evict(self) -> None:
         """Come back to the budget, from the small queue if that is over its share, else from the main one."""
         chances = _CHANCES
-        while self._small_bytes + self._main_bytes > self._budget:
+        while self._small_bytes + self._main_bytes > self.budget:
             if self._small_bytes > self._small_budget:
                 key, entry = self._small.popitem(last=False)
                 nbytes = len(key) + len(entry.value) + ENTRY_BYTES

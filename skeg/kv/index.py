@@ -10,185 +10,35 @@ Tables
     bits. A table that is full is laid out anew, larger, and when it is large already, as two tables with one bit more.
     So the index grows in steps of a fraction of a millisecond, and a snapshot costs a copy of only those tables that
     are changed after it.
-
-Slots
-    Linear probing (Knuth, TAOCP 6.4, algorithm L): a hash is at its *home*, which the bits after the table's own
-    choose, or behind it with no empty slot between. There is no wrapping around: some slots stand behind the last
-    home, and the very last one stays empty. What is compared while probing is the tags, in a bytearray of their own: 0
-    for an empty slot, else taken from the hash's last byte. So `bytearray.find`, which is `memchr`, does all probing at
-    once, however long the run of slots is, and the interpreter looks at about one slot a call. A removed slot keeps its
-    tag, to hold its run together, and has hash and location 0, until its table is laid out anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from skeg.kv.format import SEGMENT_SHIFT
+from skeg.kv.table import FILL, HOMES_MAX, TOP_BITS, TOP_SHIFT, USED, Table, end_of
 
 U64 = npt.NDArray[np.uint64]
 
 # One above the last hash: where walks over all tables end.
 HASH_END = 1 << 64
 
-# Directory and homes are chosen by the first 30 bits, with which Python computes fastest.
-_TOP_BITS = 30
-_TOP_SHIFT = 64 - _TOP_BITS
-
 # From so many entries on a call of the kernel pays.
 _KERNEL_ENTRIES = 32
 
-# Places in a table's row of what changes; the kernel knows the others.
-_USED, _FROZEN = 7, 8
-
-_NO_ROW = np.empty(0, np.uint64).data
-
-# Hash and location as one item.
-_PAIR = np.dtype("V16")
-
-# A table is laid out with 71 % of its homes' slots in use, and anew at 92 %.
-_FILL, _FULL = 0.71, 0.92
-_HOMES_MIN, _HOMES_MAX = 48, 1 << 14
 # With more entries, a table is divided.
-_ENTRIES_MAX = int(_HOMES_MAX * _FILL)
-
-
-class _Table:
-    """The slots of all hashes that start with the same `depth` bits, laid out from an array of its entries.
-
-    Attributes
-    ----------
-    depth : int
-        How many bits the hashes share.
-    homes, mask, shift : int
-        ``(top & mask) * homes >> shift`` is the home of a hash whose first 30 bits are `top`.
-    pairs : array of uint64, shape (slots, 2)
-        Hash and location of each slot.
-    slots : memoryview
-        The same memory, flat: what scalar code reads and writes.
-    tags : bytearray
-        One byte a slot, 0 where it is empty.
-    used, dead, limit : int
-        Slots that aren't empty; those of them that were removed; how many may be used.
-    last : int
-        The last slot that may be used; then the table has to be laid out anew.
-    frozen : bool
-        A snapshot has this table: it must not change any more.
-    address, row : int, memoryview
-        What `skeg.kv.kernels.insert` has to know, and where that is; 0 and nothing until `tell` was called.
-    """
-
-    __slots__ = (
-        "address",
-        "dead",
-        "depth",
-        "frozen",
-        "homes",
-        "last",
-        "limit",
-        "mask",
-        "pairs",
-        "row",
-        "shift",
-        "slots",
-        "tags",
-        "used",
-    )
-
-    def __init__(self, entries: U64, depth: int) -> None:
-        count = len(entries)
-        self.depth = depth
-        self.homes = homes = min(max(int(count / _FILL), _HOMES_MIN), _HOMES_MAX)
-        self.shift = _TOP_BITS - depth
-        self.mask = (1 << self.shift) - 1
-        # Sorted by home, each entry stands at its home or right behind its predecessor. Homes fit 16 bits, for which
-        # NumPy's stable sort is a radix sort.
-        unsorted = (((entries[:, 0] >> _TOP_SHIFT) & self.mask) * homes >> self.shift).astype(np.uint16)
-        order = slice(None) if (unsorted[1:] >= unsorted[:-1]).all() else unsorted.argsort(kind="stable")
-        steps = np.arange(count)
-        places = np.maximum.accumulate(unsorted[order] - steps) + steps
-        # Slots behind the last home: what is needed now and as much again, however unevenly hashes are spread.
-        overhang = max(0, int(places[-1]) + 1 - homes) if count else 0
-        length = homes + 2 * overhang + 16 + homes // 128
-        self.pairs = np.zeros((length, 2), np.uint64)
-        # Items of 16 bytes are moved faster than rows of two.
-        self.pairs.view(_PAIR)[places] = entries.view(_PAIR)[order]
-        self.slots = self.pairs.reshape(-1).data
-        self.tags = bytearray(length)
-        np.frombuffer(self.tags, np.uint8)[places] = np.maximum(self.pairs[places, 0] & 255, 1)
-        self.used, self.dead, self.frozen = count, 0, False
-        self.limit = int(max(homes, count / _FILL) * _FULL)
-        self.last = length - 2
-        self.address, self.row = 0, _NO_ROW
-
-    def copy(self) -> _Table:
-        """Return a table of its own memory that may be changed."""
-        twin = copy(self)
-        twin.pairs = self.pairs.copy()
-        twin.slots = twin.pairs.reshape(-1).data
-        twin.tags = bytearray(self.tags)
-        twin.frozen = False
-        twin.address, twin.row = 0, _NO_ROW
-        return twin
-
-    def tell(self) -> int:
-        """Write down for the kernel what it has to know; where that is."""
-        if self.address == 0:
-            tags = np.frombuffer(self.tags, np.uint8)
-            where = [array.__array_interface__["data"][0] for array in (self.pairs, tags)]
-            numbers = [*where, self.homes, self.mask, self.shift, self.limit, self.last, 0, 0]
-            row = np.array(numbers, np.uint64)
-            self.address, self.row = row.__array_interface__["data"][0], row.data
-        self.row[_USED], self.row[_FROZEN] = self.used, self.frozen
-        return self.address
-
-    def entries(self, wanted: npt.NDArray[np.bool_] | None = None) -> U64:
-        """Return hash and location of each entry, or of the slots that a mask says: shape (n, 2), in no order."""
-        return self.pairs.take(np.flatnonzero(self.pairs[:, 1] if wanted is None else wanted), 0)
-
-    def home(self, key_hash: int) -> int:
-        """Return the slot where probing for a hash starts."""
-        return ((key_hash >> _TOP_SHIFT) & self.mask) * self.homes >> self.shift
-
-    def places(self, key_hash: int) -> list[int]:
-        """Return where in `slots` the entries of a hash are; each location is one further."""
-        tags, slots = self.tags, self.slots
-        tag = key_hash & 255 or 1
-        found = []
-        slot = self.home(key_hash)
-        end = tags.find(0, slot)
-        while (slot := tags.find(tag, slot, end)) >= 0:
-            if slots[slot + slot] == key_hash:
-                found.append(slot + slot)
-            slot += 1
-        return found
-
-    def place(self, key_hash: int, location: int) -> int:
-        """Return where in `slots` an entry is, -1 if nowhere."""
-        slots = self.slots
-        # Nearly always the first slot with the tag. Where there is none, -1 leads to the very last slot, an empty one.
-        slot = self.tags.find(key_hash & 255 or 1, self.home(key_hash))
-        if slots[slot + slot] == key_hash and slots[slot + slot + 1] == location:
-            return slot + slot
-        for place in self.places(key_hash):
-            if slots[place + 1] == location:
-                return place
-        return -1
-
-    def nbytes(self) -> int:
-        """Bytes of the slots, and of the objects around them."""
-        return 17 * len(self.tags) + 600
+_ENTRIES_MAX = int(HOMES_MAX * FILL)
 
 
 class Frozen:
     """An index as it was at one moment. It never changes, and any thread may read it without a lock."""
 
-    def __init__(self, tables: list[_Table], count: int) -> None:
+    def __init__(self, tables: list[Table], count: int) -> None:
         self._tables = tables
         self._count = count
 
@@ -239,7 +89,7 @@ class Index:
 
     def find(self, key_hash: int) -> int:
         """Return a location of a hash, 0 when it has none."""
-        top = key_hash >> _TOP_SHIFT
+        top = key_hash >> TOP_SHIFT
         table = self._directory[top >> self._shift]
         home = (top & table.mask) * table.homes >> table.shift
         slot = table.tags.find(key_hash & 255 or 1, home)
@@ -311,7 +161,7 @@ class Index:
         directory, directory_shift, before = self._directory, self._shift, self._count
         present: list[int] = []
         for position, (key_hash, location) in enumerate(zip(hashes.tolist(), locations.tolist(), strict=True)):
-            top = key_hash >> _TOP_SHIFT
+            top = key_hash >> TOP_SHIFT
             table = directory[top >> directory_shift]
             if table.frozen:
                 table = self._changeable(table, key_hash)
@@ -340,7 +190,7 @@ class Index:
         present = np.empty(len(hashes), np.int64)
         before, done, count = self._count, 0, 0
         while done < len(hashes):
-            parts = (hashes[done:] >> np.uint64(_TOP_SHIFT + self._shift)).astype(np.int64)
+            parts = (hashes[done:] >> np.uint64(TOP_SHIFT + self._shift)).astype(np.int64)
             numbers = np.bincount(parts).nonzero()[0].tolist()
             tables = [self._directory[number] for number in numbers]
             addresses = np.empty(len(self._directory), np.uint64)
@@ -349,7 +199,7 @@ class Index:
             done, count, attention = map(int, found)
             self._count = before + done - count
             for table in tables:
-                table.used = table.row[_USED]
+                table.used = table.row[USED]
             if attention >= 0:
                 key_hash = int(hashes[attention])
                 table = self._table(key_hash)
@@ -379,7 +229,7 @@ class Index:
             starts = np.searchsorted(hashes, firsts).tolist()
             for number, start, end in zip(numbers, starts, [*starts[1:], len(hashes)], strict=True):
                 part = np.column_stack((hashes[start:end], locations[start:end]))
-                self._directory[number] = _Table(part, self._depth)
+                self._directory[number] = Table(part, self._depth)
 
     def freeze(self) -> Frozen:
         """Return a snapshot: quick, as tables are shared until they change here."""
@@ -403,7 +253,21 @@ class Index:
         """
         table = self._table(start)
         found = table.entries(table.pairs[:, 1] >> SEGMENT_SHIFT == segment)
-        return found[:, 0], found[:, 1], _end(table, start)
+        return found[:, 0], found[:, 1], end_of(table, start)
+
+    def hashed_from(self, start: int, homes: int) -> tuple[U64, U64, int]:
+        """Return hashes and locations of all entries with a hash of a range, and the first hash behind the range.
+
+        Parameters
+        ----------
+        start : int
+            The first hash: 0 or what the last call returned, until that is `HASH_END`.
+        homes : int
+            How many homes' hashes to look at, at most: there are about as many entries.
+        """
+        table = self._table(start)
+        found, end = table.hashed_from(start, homes)
+        return found[:, 0], found[:, 1], end
 
     def move(self, hashes: U64, old: U64, new: U64) -> npt.NDArray[np.bool_]:
         """Set the locations of many entries; return for each whether it was still there.
@@ -421,7 +285,7 @@ class Index:
         while done < len(hashes):
             first = int(hashes[by_hash[done]])
             table = self._table(first)
-            last = np.uint64(_end(table, first) - 1)
+            last = np.uint64(end_of(table, first) - 1)
             end = int(hashes.searchsorted(last, "right", by_hash))
             part = by_hash[done:end]
             part = part[old[part].argsort()]
@@ -441,40 +305,40 @@ class Index:
 
     def _start(self, depth: int) -> None:
         self._depth = depth
-        self._shift = _TOP_BITS - depth
-        self._directory = [_Table(np.zeros((0, 2), np.uint64), depth)] * (1 << depth)
+        self._shift = TOP_BITS - depth
+        self._directory = [Table(np.zeros((0, 2), np.uint64), depth)] * (1 << depth)
 
-    def _table(self, key_hash: int) -> _Table:
-        return self._directory[key_hash >> _TOP_SHIFT >> self._shift]
+    def _table(self, key_hash: int) -> Table:
+        return self._directory[key_hash >> TOP_SHIFT >> self._shift]
 
-    def _tables(self) -> Iterator[_Table]:
+    def _tables(self) -> Iterator[Table]:
         start = 0
         while start < HASH_END:
             table = self._table(start)
             yield table
-            start = _end(table, start)
+            start = end_of(table, start)
 
-    def _put(self, table: _Table, key_hash: int) -> None:
+    def _put(self, table: Table, key_hash: int) -> None:
         """Enter a table in the directory; it has `key_hash`, and all hashes with which that shares ``depth`` bits."""
         width = 1 << (self._depth - table.depth)
-        start = (key_hash >> _TOP_SHIFT >> self._shift) & -width
+        start = (key_hash >> TOP_SHIFT >> self._shift) & -width
         self._directory[start : start + width] = [table] * width
 
-    def _changeable(self, table: _Table, key_hash: int) -> _Table:
+    def _changeable(self, table: Table, key_hash: int) -> Table:
         """Return the table of a hash, or a copy in its place when a snapshot has it."""
         if table.frozen:
             table = table.copy()
             self._put(table, key_hash)
         return table
 
-    def _lay_out(self, table: _Table, key_hash: int) -> None:
+    def _lay_out(self, table: Table, key_hash: int) -> None:
         """Lay a table anew, without what was removed, as large as it should be."""
         entries = table.entries()
         depth = table.depth
         # Hashes that are not spread evenly may share many bits. Dividing their table again and again would make the
         # directory large, and the table hardly smaller: it has to do with at most four times the average.
         if not _ENTRIES_MAX < len(entries) <= 4 * (self._count >> depth):
-            self._put(_Table(entries, depth), key_hash)
+            self._put(Table(entries, depth), key_hash)
             return
         if depth == self._depth:
             self._directory = [table for table in self._directory for _ in range(2)]
@@ -482,11 +346,5 @@ class Index:
             self._shift -= 1
         bit = 1 << (63 - depth)
         upper = entries[:, 0] & bit != 0
-        self._put(_Table(entries.compress(~upper, 0), depth + 1), key_hash & ~bit)
-        self._put(_Table(entries.compress(upper, 0), depth + 1), key_hash | bit)
-
-
-def _end(table: _Table, key_hash: int) -> int:
-    """Return the first hash behind those of a table that has `key_hash`."""
-    shift = 64 - table.depth
-    return ((key_hash >> shift) + 1) << shift
+        self._put(Table(entries.compress(~upper, 0), depth + 1), key_hash & ~bit)
+        self._put(Table(entries.compress(upper, 0), depth + 1), key_hash | bit)

@@ -297,6 +297,29 @@ class Log:
         if round_.error is not None:
             raise StorageError(round_.error.path, round_.error.problem) from round_.error
 
+    def commit_at_once(self, round_: Round) -> bool:
+        """Commit a round if that is only a write into memory of the system, and nobody else is at it.
+
+        For callers that must not wait for the disk; call without the lock.
+
+        Returns
+        -------
+        bool
+            Whether the round is committed, or has failed. If not, it is as it was.
+        """
+        if round_.level is Durability.SYNC or any(extent.segment.reserved == 0 for extent in round_.extents):
+            return False
+        if not self._leader.acquire(blocking=False):
+            return False
+        try:
+            if not round_.is_done():
+                self._lead()
+        finally:
+            self._leader.release()
+            with self._ended_lock:
+                self._ended.notify_all()
+        return True
+
     def _lead(self) -> None:
         with self.lock:
             # A leader that was interrupted left its round in flight: write it again, to the same place.

@@ -102,7 +102,10 @@ class Maintenance:
 
     def __init__(self, shards: Sequence[Shard], segment_bytes: int) -> None:
         self.error: Exception | None = None
+        # For statistics: compactions that ended, bytes that were moved, and segments that are being compacted.
         self.compactions = 0
+        self.compacted_bytes = 0
+        self.compacting = 0
         self._shards = shards
         self._segment_bytes = segment_bytes
         self._stop = threading.Event()
@@ -212,6 +215,10 @@ class Maintenance:
                     sources = choose(shard, self._segment_bytes)
                 if not sources:
                     return
-                pace.backlog = len(sources)
-                Compaction(shard, sources, pause).run()
+                pace.backlog = self.compacting = len(sources)
+                self.compacted_bytes += sum(source.end - source.dead for source in sources)
+                try:
+                    Compaction(shard, sources, pause).run()
+                finally:
+                    self.compacting = 0
                 self.compactions += 1

@@ -203,6 +203,13 @@ class Shard:
             self.cache.put(key, found.value)
         return found.value, found.waiting
 
+    def size_bound(self, key: bytes) -> int:
+        """Bytes of the largest record of the hash of a key, 0 if there is none; call without the lock."""
+        hashed = self.keys.hash(key)
+        with self.lock:
+            self.check_open()
+            return max((self._where(location)[2] for location in self.index.find_all(hashed)), default=0)
+
     def _slot(self, hashed: int, key: bytes, but: Container[int] = ()) -> int:
         """Location of a key's record, or 0, without reading its value; `but` are locations to pass over."""
         for location in self.index.find_all(hashed):
@@ -418,6 +425,15 @@ class Shard:
             self.closed = True
             self.cache.clear()
             self.folder.close()
+
+    def renew(self) -> None:
+        """Go on in the child of a fork, where nobody will let go of the locks; for a shard that is only read."""
+        self.lock = self.log.lock = threading.Lock()
+        self.compacting = threading.Lock()
+        self.purging = threading.Lock()
+        self.pins = weakref.WeakSet()
+        # Another thread may have been changing it. All else that a reader has stays as it was opened.
+        self.cache = Cache(self.cache.budget)
 
     def abandon(self) -> None:
         """Close without waiting for anybody: in the child of a fork, where nobody will let go of the lock."""

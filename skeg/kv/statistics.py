@@ -20,6 +20,8 @@ def statistics(
             total[name] = total.get(name, 0) + value
     total["durable_seq"] = min(shard.log.durable_seq for shard in shards)
     total["background_compactions"] = maintenance.compactions if maintenance else 0
+    total["background_compacted_bytes"] = maintenance.compacted_bytes if maintenance else 0
+    total["background_compacting"] = maintenance.compacting if maintenance else 0
     total["background_error"] = str(maintenance.error) if maintenance and maintenance.error else None
     total["recovered_bytes"] = sum(found.scanned_bytes for found in recovered)
     total["dropped"] = [
@@ -28,6 +30,11 @@ def statistics(
         for lost in found.dropped
     ]
     return total
+
+
+def shard_statistics(shards: Sequence[Shard]) -> list[dict[str, int]]:
+    """What `skeg.kv.Store.shard_stats` returns."""
+    return [_of_shard(shard) for shard in shards]
 
 
 def _of_shard(shard: Shard) -> dict[str, int]:
@@ -45,6 +52,7 @@ def _of_shard(shard: Shard) -> dict[str, int]:
             "staged_bytes": sum(round_.nbytes for round_ in shard.log.pending),
             "index_bytes": shard.index.nbytes,
             "cache_bytes": shard.cache.nbytes,
+            "cache_budget": shard.cache.budget,
             "cache_hits": shard.cache.hits,
             "cache_misses": shard.cache.misses,
             "cache_evictions": shard.cache.evictions,

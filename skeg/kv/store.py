@@ -10,6 +10,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+from skeg.checks import as_int
 from skeg.durability import Durability
 from skeg.errors import CorruptError, ParameterError, StorageError
 from skeg.fileops import SYSTEM, FileOps
@@ -17,8 +18,11 @@ from skeg.files import AnyPath
 from skeg.kv import format as fmt
 from skeg.kv.arguments import as_delta, as_items, as_key, as_keys, as_value
 from skeg.kv.backup import copy_store
-from skeg.kv.compaction import compact_shard, write_hints
+from skeg.kv.closing import finish
+from skeg.kv.compaction import compact_shard
+from skeg.kv.cursor import scan_keys
 from skeg.kv.entries import HASH_MASK
+from skeg.kv.erasing import erase_prefix
 from skeg.kv.maintenance import Maintenance
 from skeg.kv.opening import Opened, open_folder
 from skeg.kv.options import StoreOptions
@@ -26,11 +30,8 @@ from skeg.kv.parts import Parts
 from skeg.kv.rounds import Round
 from skeg.kv.shard import Shard
 from skeg.kv.snapshot import Snapshot
-from skeg.kv.statistics import statistics
+from skeg.kv.statistics import shard_statistics, statistics
 from skeg.kv.verify import verify_shard
-
-# Keys erased with one record, so all or none of them.
-_ERASED_AT_ONCE = 1 << 16
 
 _open_stores: weakref.WeakSet[Store] = weakref.WeakSet()
 
@@ -43,7 +44,7 @@ class Store:
 
     All methods raise `ParameterError` for arguments of the wrong type or size, `ClosedError` after `close` and in the
     child of a fork, `StorageError` when the disk refuses and `CorruptError` when it returns damaged bytes;
-    methods that write raise `ReadOnlyError` when the store was opened for reading.
+    methods that write raise `ReadOnlyError` when the store was opened for reading. That one can be used after a fork.
     """
 
     def __init__(self, opened: Opened, options: StoreOptions) -> None:
@@ -305,6 +306,29 @@ class Store:
                 for key, value, _ in snapshot.records(number, wanted):
                     yield key, value
 
+    def scan_keys(self, cursor: int = 0, count: int = 10, prefix: bytes = b"") -> tuple[int, list[bytes]]:
+        """Some keys, and where to go on: for those who list keys over many calls, such as the clients of a server.
+
+        A key that exists all the time from the call with cursor 0 to the one that returns 0 comes at least once.
+        Nothing is remembered between calls, and any process that has the store open may make the next one.
+
+        Parameters
+        ----------
+        cursor : int
+            0 to begin, else what the call before returned; below 2**64.
+        count : int
+            Keys to look at, about: fewer come if they don't start with `prefix`, none if hashes are far apart.
+        prefix : bytes
+            Empty for all keys.
+
+        Returns
+        -------
+        cursor, keys
+            0 at the end; a list of bytes.
+        """
+        place = as_int("cursor", cursor, 0, 2**64 - 1)
+        return scan_keys(self._parts.shards, place, as_int("count", count, 1), as_key(prefix))
+
     def erase(self, prefix: bytes, *, durability: Durability | None = None) -> int:
         """Delete every key that starts with `prefix`; return how many.
 
@@ -323,7 +347,7 @@ class Store:
         count = 0
         for shard in self._parts:
             with shard.compacting:
-                count += _erase(shard, wanted, level)
+                count += erase_prefix(shard, wanted, level)
         self._parts.written(level)
         return count
 
@@ -362,6 +386,10 @@ class Store:
         """Figures of the store: keys, bytes, cache, commits, recovery; docs/reference.md says what each is."""
         return statistics(self._parts.shards, self._recovered, self._parts.maintenance)
 
+    def shard_stats(self) -> list[dict[str, int]]:
+        """Figures of each shard, by the names that `stats` has for their sums."""
+        return shard_statistics(self._parts.shards)
+
     def verify(self) -> list[CorruptError]:
         """Read every byte and check it: records, hints, and that the index says what the log says.
 
@@ -389,7 +417,7 @@ class Store:
                 cleanup.callback(shard.close)
                 shard.refuse_writers()
             for shard in self._parts:
-                cleanup.callback(_finish, shard)  # whatever becomes of the others
+                cleanup.callback(finish, shard)  # whatever becomes of the others
             if self._parts.maintenance is not None:
                 self._parts.maintenance.stop()
 
@@ -424,13 +452,16 @@ class Store:
         self._parts.written(level)
         return result
 
-    def _abandon(self) -> None:
-        """In the child of a fork: the store belongs to the parent."""
+    def _after_fork(self) -> None:
+        """In the child of a fork: a store that is written to belongs to the parent, others are shared."""
+        if self._lock is None:
+            for shard in self._parts:
+                shard.renew()
+            return
         self._closed = True
         for shard in self._parts:
             shard.abandon()
-        if self._lock is not None:
-            self._lock.release()  # closes this process's copy; the parent goes on holding the lock
+        self._lock.release()  # closes this process's copy; the parent goes on holding the lock
 
 
 def open_store(
@@ -454,41 +485,9 @@ def open_store(
     return store
 
 
-def _erase(shard: Shard, prefix: bytes, level: Durability) -> int:
-    keys = shard.keys
-    with shard.lock:
-        shard.check_writable()  # refuse at once what can't be done
-    with Snapshot([shard]) as snapshot:
-        targets = [(keys.hash(key), keys.check(key), location) for key, _, location in snapshot.records(0, prefix)]
-        count = 0
-        for start in range(0, len(targets), _ERASED_AT_ONCE):
-            with shard.lock:
-                erased, waiting = shard.change(partial(shard.erase, targets[start : start + _ERASED_AT_ONCE], level))
-            shard.settle(waiting)
-            count += erased
-    return count
-
-
-def _finish(shard: Shard) -> None:
-    """Leave a shard as one that opens at once."""
-    if shard.log.interrupted:
-        shard.log.sync_file()  # whoever was interrupted knows about the rest
-        return
-    if shard.writable and (shard.log.stopped is None or shard.log.unsynced):
-        shard.log.sync()
-        with shard.compacting:
-            write_hints(shard, _no_pause, active=True)
-        shard.log.trim()
-    shard.log.report_lost()
-
-
-def _no_pause() -> None:
-    """Closing does not rest."""
-
-
 def _after_fork() -> None:
     for store in list(_open_stores):
-        store._abandon()  # noqa: SLF001 - this module's own
+        store._after_fork()  # noqa: SLF001 - this module's own
 
 
 if hasattr(os, "register_at_fork"):

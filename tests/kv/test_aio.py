@@ -350,6 +350,64 @@ def test_waiting_may_be_given_up_and_may_be_done_often(store, face, ops):
     assert b"1" == store.get(b"a")
 
 
+def test_a_server_is_called_back_once_what_it_would_tell_is_durable(store, face, ops):
+    async def work():
+        told = []
+        with Gate(ops, "sync") as gate:
+            ticket = face.submit([("set", b"a", b"1")])
+            face.when_durable(ticket, told.append)
+            await soon(gate.arrived.is_set)
+            await asyncio.sleep(0)
+            assert ([], False) == (told, ticket.is_durable)
+        await face.durable(ticket)
+        face.when_durable(ticket, told.append)
+        await asyncio.sleep(0)
+        assert ([None, None], True) == (told, ticket.is_durable)
+
+    run(work())
+
+
+def test_a_callback_gets_the_error_of_the_disk(store, face, ops):
+    async def work():
+        told = []
+        with Gate(ops, "pwrite", error=errno.ENOSPC) as gate:
+            ticket = face.submit([("set", b"a", b"new")])
+            face.when_durable(ticket, told.append)
+            await soon(gate.arrived.is_set)
+        with pytest.raises(StorageError):
+            await face.durable(ticket)
+        await asyncio.sleep(0)
+        assert [StorageError] == [type(error) for error in told]
+        assert not ticket.is_durable
+
+    run(work())
+
+
+def test_cached_tells_only_what_is_durable(store, face, ops):
+    async def work():
+        store.set(b"a", b"1")
+        assert face.cached(b"a") is None
+        assert b"1" == store.get(b"a") == face.cached(b"a")
+        with Gate(ops, "sync") as gate:
+            ticket = face.submit([("set", b"a", b"2"), ("get", b"a")])
+            await soon(gate.arrived.is_set)
+            assert face.cached(b"a") is None
+        await face.durable(ticket)
+        assert [b"2"] == face.submit([("get", b"a")]).results
+        assert b"2" == face.cached(b"a")
+
+    run(work())
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, fmt.LARGE_BYTES])
+def test_no_value_is_larger_than_its_bound(store, face, size):
+    assert 0 == face.size_bound(b"a")
+    store.set(b"a", bytes(size))
+    assert size < face.size_bound(b"a") < size + 200
+    store.delete(b"a")
+    assert 0 == face.size_bound(b"a")
+
+
 # Failures
 
 

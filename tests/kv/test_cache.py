@@ -79,7 +79,7 @@ def contents(queue):
 def check(cache):
     """What has to hold after every call."""
     entries = contents(cache._small) + contents(cache._main)
-    assert cache.nbytes <= cache._budget
+    assert cache.nbytes <= cache.budget
     assert Twin.size(contents(cache._small)) == cache._small_bytes
     assert Twin.size(entries) == cache.nbytes
     assert len({key for key, _, _ in entries}) == len(entries) == len(cache)

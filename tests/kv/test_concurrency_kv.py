@@ -719,3 +719,49 @@ def test_a_fork_leaves_the_store_to_the_parent(tmp_path):
         timeout=PATIENCE_S,
     )
     assert (0, "LockedError\nthe parent went on\n") == (done.returncode, done.stdout), done.stderr
+
+
+FORK_OF_A_READER = """
+import os, signal, sys
+from skeg import ReadOnlyError
+from skeg.kv import Store, StoreOptions
+
+path = sys.argv[1]
+with Store.open(path, shards=2, options=StoreOptions(background=False, segment_bytes=1000)) as store:
+    store.set_many((b"%d" % n, bytes(100)) for n in range(50))
+store = Store.open(path, mode="r")
+store.get(b"1")
+shards = store._parts.shards
+# What other threads of the parent hold at the moment of the fork is never let go of in the child.
+with shards[0].compacting, shards[0].lock, shards[1].purging, shards[1].lock:
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # a child that hangs
+        status = 1
+        try:
+            assert [bytes(100)] * 50 == store.mget(b"%d" % n for n in range(50))
+            assert 50 == len(store) == len(dict(store.scan())) == len(store.scan_keys(0, 1000)[1])
+            assert 50 == store.stats()["keys"] and [] == store.verify()
+            store.snapshot(path + "-copy")
+            try:
+                store.set(b"a", b"")
+            except ReadOnlyError:
+                store.close()
+                status = 0
+        finally:
+            os._exit(status)
+assert 0 == os.waitpid(child, 0)[1]
+assert bytes(100) == store.get(b"2")
+print("both read")
+"""
+
+
+def test_a_store_that_is_only_read_is_used_by_parent_and_child(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", FORK_OF_A_READER, str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+    )
+    assert (0, "both read\n") == (done.returncode, done.stdout), done.stderr

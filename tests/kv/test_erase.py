@@ -206,7 +206,7 @@ def test_a_key_that_is_set_again_keeps_its_new_value_only(path):
 
 
 def test_erasing_as_many_keys_as_are_deleted_with_several_records(path, monkeypatch):
-    monkeypatch.setattr("skeg.kv.store._ERASED_AT_ONCE", 7)
+    monkeypatch.setattr("skeg.kv.erasing._ERASED_AT_ONCE", 7)
     with Store.open(path, options=options()) as store:
         store.set_many(secrets(range(40)) | others(range(3)))
         assert 40 == store.erase(NAME)

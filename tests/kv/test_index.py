@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from skeg.jit import JIT_DISABLED
 from skeg.kv import index as module
+from skeg.kv import table as table_module
 from skeg.kv.format import SEGMENT_SHIFT, pack_location
 from skeg.kv.index import HASH_END, Index
 
@@ -109,7 +110,8 @@ def assert_whole(index):
 @contextmanager
 def tiny_tables():
     """Tables that are divided from 17 entries on, to meet in a few steps what takes thousands."""
-    with mock.patch.multiple(module, _HOMES_MIN=8, _HOMES_MAX=24, _ENTRIES_MAX=17, _KERNEL_ENTRIES=1):
+    homes = mock.patch.multiple(table_module, _HOMES_MIN=8, HOMES_MAX=24)
+    with homes, mock.patch.multiple(module, _ENTRIES_MAX=17, _KERNEL_ENTRIES=1):
         yield
 
 

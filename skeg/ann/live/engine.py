@@ -17,6 +17,7 @@ from skeg.ann.exact import checked_norms
 from skeg.ann.format import Manifest, read_manifest, write_manifest
 from skeg.ann.hits import Hits
 from skeg.ann.kernels.search import OK
+from skeg.ann.live.forks import follow
 from skeg.ann.live.format import HEADER_BYTES, LogHeader
 from skeg.ann.live.log import LogWriter
 from skeg.ann.live.maintenance import SYNC_AFTER_S, Background
@@ -79,6 +80,7 @@ class LiveEngine:
         self._ops = ops
         self._lock: Lock | None = None
         self._merging = threading.Lock()
+        self._linking = threading.Lock()
         self._writer: Writer | None = None
         self._linker = Background("link", self._link)
         self._merger = Background("merge", self._merge_if_wanted, nice=True)
@@ -93,6 +95,7 @@ class LiveEngine:
             if writable:
                 self._begin_writing()
             undo.pop_all()
+        follow(self)
         self._linker.wake()
 
     def _open(self) -> None:
@@ -392,7 +395,8 @@ class LiveEngine:
     def _link(self) -> None:
         for rows in self._state.view.rows:
             while rows.count > SCAN_ROWS and rows.tail >= LINK_ROWS and not self._linker.stopped:
-                rows.link(min(rows.count, rows.linked + LINK_ROWS))
+                with self._linking:
+                    rows.link(min(rows.count, rows.linked + LINK_ROWS))
 
     def _merge_if_wanted(self) -> None:
         if self._state.wants_merge:
@@ -425,6 +429,36 @@ class LiveEngine:
             "merges": self.merges,
             "maintenance_error": None if error is None else str(error),
         }
+
+    def flush(self) -> None:
+        """Have everything that was acknowledged on stable storage; a reader has nothing to do."""
+        self.check_open()
+        if self._writer is not None:
+            self._writer.flush()
+
+    # Forks, see `skeg.ann.live.forks`: an index that is written to stays the parent's, others are shared
+
+    def hold_still(self) -> None:
+        """Let nothing change what is in memory, if a child is to go on with it."""
+        if self._writer is None:
+            self._merging.acquire()
+            self._linking.acquire()
+
+    def go_on(self) -> None:
+        """Let it change again."""
+        if self._writer is None:
+            self._linking.release()
+            self._merging.release()
+
+    def renew(self) -> None:
+        """Go on in the child, where there are no other threads."""
+        self._merging, self._linking = threading.Lock(), threading.Lock()
+        for background in (self._linker, self._merger, self._syncer):
+            background.renew()
+        if self._writer is not None:
+            self._held = self._writer = None
+        if self._lock is not None:
+            self._lock.release()  # closes this process's copy; the parent goes on holding the lock
 
     def close(self) -> None:
         """End background work, write out the log, give up files and lock; doing so twice is allowed."""

@@ -66,6 +66,13 @@ class Background:
                 self._thread.start()
             self._wake.notify_all()
 
+    def renew(self) -> None:
+        """Begin anew in the child of a fork, where the thread is gone; it is started when there is more to do."""
+        stopped = self.stopped
+        self._wake, self._stop, self._thread = threading.Condition(), threading.Event(), None
+        if stopped:
+            self._stop.set()
+
     def stop(self) -> None:
         """End the thread, once the job it may be at is done."""
         with self._wake:
