@@ -1,7 +1,8 @@
 """skeg: vector search in Python and Numba, over memory-mapped files, and a crash-safe key-value store.
 
-`skeg.ann` holds the indexes, `skeg.kv` the store. Each is loaded on first use, so `import skeg` costs little and does
-not load Numba. Every error that skeg raises on purpose is a `SkegError`.
+`skeg.ann` holds the indexes, `skeg.kv` the store, and `skeg.open` opens a `Database` of both in one folder. Each is
+loaded on first use, so `import skeg` costs little and does not load Numba. Every error that skeg raises on purpose is a
+`SkegError`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,17 @@ from typing import TYPE_CHECKING, Any
 from skeg.errors import (
     ClosedError,
     CorruptError,
+    ExistsError,
     FilterError,
     FormatError,
     LockedError,
     MissingExtraError,
+    NotConnected,
     NotFoundError,
     ParameterError,
+    ProtocolError,
     ReadOnlyError,
+    ServerError,
     SkegError,
     StorageError,
     ValueTypeError,
@@ -28,19 +33,26 @@ from skeg.errors import (
 
 if TYPE_CHECKING:
     from skeg import ann, kv
+    from skeg.database import Database
+    from skeg.database import open_database as open  # noqa: A004 - what opening a database is called
 
 __version__ = "0.1.0"
 
 __all__ = [
     "ClosedError",
     "CorruptError",
+    "Database",
+    "ExistsError",
     "FilterError",
     "FormatError",
     "LockedError",
     "MissingExtraError",
+    "NotConnected",
     "NotFoundError",
     "ParameterError",
+    "ProtocolError",
     "ReadOnlyError",
+    "ServerError",
     "SkegError",
     "StorageError",
     "ValueTypeError",
@@ -49,14 +61,22 @@ __all__ = [
     "__version__",
     "ann",
     "kv",
+    "open",
 ]
 
-_LOADED_ON_FIRST_USE = ("ann", "kv")
+_LOADED_ON_FIRST_USE = {
+    "ann": ("skeg.ann", None),
+    "kv": ("skeg.kv", None),
+    "Database": ("skeg.database", "Database"),
+    "open": ("skeg.database", "open_database"),
+}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LOADED_ON_FIRST_USE:
-        return import_module(f"skeg.{name}")
+        module, member = _LOADED_ON_FIRST_USE[name]
+        loaded = import_module(module)
+        return loaded if member is None else getattr(loaded, member)
     msg = f"module 'skeg' has no attribute {name!r}"
     raise AttributeError(msg)
 

@@ -1,4 +1,4 @@
-"""What a path holds, and whether it is sound: any index directory or any file in one."""
+"""What a path holds, and whether it is sound: a database, an index directory or any file in one."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from typing import Any
 
 import attrs
 
+from skeg import catalog
 from skeg.ann import FlatIndex, Index
 from skeg.ann.format import MANIFEST, read_manifest
 from skeg.container import Container
-from skeg.errors import CorruptError
+from skeg.database import open_database
+from skeg.errors import CorruptError, FormatError
 from skeg.files import AnyPath
+from skeg.kv import manifest as kv_manifest
+from skeg.signed import parse_signed
 
 
 def open_index(path: AnyPath) -> Index | FlatIndex:
@@ -26,7 +30,7 @@ def open_index(path: AnyPath) -> Index | FlatIndex:
 
 
 def describe(path: AnyPath) -> dict[str, Any]:
-    """Facts about an index directory, its manifest or one of its files, in time that does not depend on their size.
+    """Facts about a database or an index directory, a manifest or one of the files, without reading vectors.
 
     Returns
     -------
@@ -41,11 +45,17 @@ def describe(path: AnyPath) -> dict[str, Any]:
         Its header is damaged or its size is wrong.
     """
     place = Path(path)
+    if _is_database(place):
+        with open_database(place, mode="r") as database:
+            return {"what": "database directory", "path": str(place), **database.stats(), "files": _files(place)}
     if place.is_dir():
         with open_index(place) as index:
             return {"what": "index directory", "path": str(place), **index.stats(), "files": _files(place)}
     if place.name == MANIFEST:
         return {"what": "index manifest", "path": str(place), **attrs.asdict(read_manifest(place.parent))}
+    if place.name == catalog.NAME:
+        indexes = [attrs.asdict(entry) for entry in (catalog.read_catalog(place.parent) or {}).values()]
+        return {"what": "catalogue of indexes", "path": str(place), "indexes": indexes}
     with Container.open(place) as container:
         sections = [
             {"section": s.name, "dtype": str(s.dtype), "shape": " x ".join(map(str, s.shape)), "bytes": s.nbytes}
@@ -56,7 +66,7 @@ def describe(path: AnyPath) -> dict[str, Any]:
 
 
 def check(path: AnyPath) -> list[CorruptError]:
-    """Everything wrong with an index directory, its manifest or one of its files.
+    """Everything wrong with a database or index directory, its manifest or one of its files.
 
     Returns
     -------
@@ -70,11 +80,17 @@ def check(path: AnyPath) -> list[CorruptError]:
     """
     place = Path(path)
     try:
-        if place.is_dir():
+        if _is_database(place):
+            with open_database(place, mode="r") as database:
+                findings = database.verify()
+        elif place.is_dir():
             with open_index(place) as index:
                 findings = index.verify()
         elif place.name == MANIFEST:
             read_manifest(place.parent)
+            findings = []
+        elif place.name == catalog.NAME:
+            catalog.read_catalog(place.parent)
             findings = []
         else:
             with Container.open(place) as container:
@@ -83,6 +99,18 @@ def check(path: AnyPath) -> list[CorruptError]:
     except CorruptError as error:
         findings = [error]
     return findings
+
+
+def _is_database(place: Path) -> bool:
+    """Whether a folder has the manifest of a key-value store, which is a database too."""
+    path = place / kv_manifest.NAME
+    if not path.is_file():
+        return False
+    try:
+        parse_signed(path.read_bytes(), path, kv_manifest.FORMAT, "a database")
+    except (CorruptError, FormatError):
+        return False
+    return True
 
 
 def _files(folder: Path) -> list[dict[str, Any]]:
