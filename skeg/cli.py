@@ -6,6 +6,7 @@ modules are imported inside the commands, so that `--help` answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from skeg import report
 from skeg.cli_common import Commands, existing_path, json_option, show, show_findings
 from skeg.cli_kv import kv
 from skeg.cli_live import add, consolidate, delete
+from skeg.cli_serve import serve
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _UNITS |= {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
@@ -77,9 +79,21 @@ def main() -> None:
 @click.option(
     "--memory-limit", type=_size, metavar="SIZE", help="Memory that the build may allocate, such as 2GiB or 500MB."
 )
+@click.option("--name", help="Build the index of this name in the database INDEX, which is made if it is missing.")
+@click.option("--shards", type=int, help="With --name: shards of a database that is made.  [default: 1]")
 @json_option
-def build(source: str, index: Path, ids: str | None, json_output: bool, **settings: Any) -> None:
+def build(
+    source: str,
+    index: Path,
+    ids: str | None,
+    name: str | None,
+    shards: int | None,
+    json_output: bool,
+    **settings: Any,
+) -> None:
     """Build the graph index INDEX (a directory) from the vectors in SOURCE.
+
+    With --name, INDEX is a database directory, which may hold many indexes.
 
     SOURCE is .npy, .fbin, .u8bin, .i8bin, .ibin, .fvecs, .bvecs, .ivecs, .hdf5 or .parquet; FILE::MEMBER names a
     dataset of an HDF5 file or a column of a Parquet file.
@@ -87,13 +101,19 @@ def build(source: str, index: Path, ids: str | None, json_output: bool, **settin
     from skeg.ann import build_index
     from skeg.ann.sources import read_ids
 
+    if shards is not None and name is None:
+        raise click.UsageError("--shards needs --name: an index directory of its own has none")
     row_ids = None if ids is None else read_ids(ids)
-    with (
-        report.progress_bar() as progress,
-        build_index(source, index, ids=row_ids, progress=progress, **settings) as built,
-    ):
-        values = built.stats()
-    show({"index": str(index), **values}, json_output)
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(report.progress_bar())
+        if name is None:
+            built = stack.enter_context(build_index(source, index, ids=row_ids, progress=progress, **settings))
+            values = {"index": str(index), **built.stats()}
+        else:
+            database = stack.enter_context(skeg.open(index, shards=shards))
+            named = database.build_index(name, source, ids=row_ids, progress=progress, **settings)
+            values = {"database": str(index), "name": name, "shards": database.shards, **named.stats()}
+    show(values, json_output)
 
 
 @main.command()
@@ -144,7 +164,7 @@ def search(
 @click.argument("path", type=existing_path)
 @json_option
 def inspect(path: Path, json_output: bool) -> None:
-    """Say what PATH (an index directory or any file in one) is and holds."""
+    """Say what PATH (a database, an index directory or any file in one) is and holds."""
     from skeg.describe import describe
 
     show(describe(path), json_output)
@@ -154,7 +174,7 @@ def inspect(path: Path, json_output: bool) -> None:
 @click.argument("path", type=existing_path)
 @json_option
 def verify(path: Path, json_output: bool) -> None:
-    """Check PATH (an index directory or a file in one) and exit with 1 when something is wrong.
+    """Check PATH (a database, an index directory or a file in one) and exit with 1 when something is wrong.
 
     Checks the checksum of every section, the degree and reachability of every node, and the code of every vector.
     """
@@ -226,5 +246,5 @@ def demo(folder: Path | None, json_output: bool) -> None:
     click.echo(report.as_json(result) if json_output else report.demo_text(result))
 
 
-for _command in (add, delete, consolidate, kv):
+for _command in (add, delete, consolidate, kv, serve):
     main.add_command(_command)

@@ -45,7 +45,14 @@ LAYERS: list[list[str]] = [
     ],
     ["skeg.ann.searcher"],
     ["skeg.ann.pipeline"],
-    ["skeg.ann.live", "skeg.ann.live.format", "skeg.ann.live.log", "skeg.ann.live.maintenance", "skeg.ann.live.rows"],
+    [
+        "skeg.ann.live",
+        "skeg.ann.live.format",
+        "skeg.ann.live.log",
+        "skeg.ann.live.maintenance",
+        "skeg.ann.live.rows",
+        "skeg.ann.live.forks",
+    ],
     ["skeg.ann.live.parts"],
     ["skeg.ann.live.selection"],
     ["skeg.ann.live.plan"],
@@ -53,13 +60,13 @@ LAYERS: list[list[str]] = [
     ["skeg.ann.live.view"],
     ["skeg.ann.live.searching"],
     ["skeg.ann.live.state"],
-    ["skeg.ann.live.writer", "skeg.ann.live.merge", "skeg.ann.live.opening"],
+    ["skeg.ann.live.writer", "skeg.ann.live.merge", "skeg.ann.live.opening", "skeg.ann.live.backup"],
     ["skeg.ann.live.engine"],
     ["skeg.ann.writable"],
     ["skeg.ann.index", "skeg.ann.flat"],
     ["skeg.ann.build"],
     ["skeg.ann"],
-    ["skeg.kv.format", "skeg.kv.manifest", "skeg.kv.cache"],
+    ["skeg.kv.format", "skeg.kv.manifest", "skeg.kv.cache", "skeg.kv.table"],
     ["skeg.kv.entries", "skeg.kv.index", "skeg.kv.options", "skeg.kv.arguments"],
     ["skeg.kv.batches"],
     ["skeg.kv.hints", "skeg.kv.scan"],
@@ -68,17 +75,46 @@ LAYERS: list[list[str]] = [
     ["skeg.kv.log"],
     ["skeg.kv.shard"],
     ["skeg.kv.retirement"],
-    ["skeg.kv.snapshot", "skeg.kv.compaction"],
+    ["skeg.kv.snapshot", "skeg.kv.compaction", "skeg.kv.cursor"],
+    ["skeg.kv.erasing", "skeg.kv.closing"],
     ["skeg.kv.maintenance", "skeg.kv.verify", "skeg.kv.backup", "skeg.kv.opening"],
     ["skeg.kv.statistics", "skeg.kv.parts"],
     ["skeg.kv.store"],
     ["skeg.kv.aio", "skeg.kv.transfer", "skeg.kv.original"],
     ["skeg.kv"],
+    ["skeg.catalog", "skeg.sharding"],
+    ["skeg.vector_index"],
+    ["skeg.fragments"],
+    ["skeg.registry"],
+    ["skeg.database"],
     ["skeg"],
+    ["skeg.net", "skeg.net.text", "skeg.net.session", "skeg.net.failures", "skeg.net.access", "skeg.net.limits"],
+    ["skeg.net.logs", "skeg.net.http", "skeg.net.settings"],
+    ["skeg.net.resp", "skeg.net.resp.*"],
+    ["skeg.net.binary", "skeg.net.binary.frames", "skeg.net.binary.kinds", "skeg.net.binary.layouts"],
+    ["skeg.net.binary.requests", "skeg.net.binary.replies"],
+    ["skeg.net.metrics.state"],
+    ["skeg.net.metrics.recording"],
+    ["skeg.net.metrics.exposition"],
+    ["skeg.net.metrics"],
+    ["skeg.net.clients", "skeg.net.clients.*"],
+    ["skeg.net.engine", "skeg.net.engine.completions", "skeg.net.engine.keys"],
+    ["skeg.net.engine.searches", "skeg.net.engine.changes"],
+    ["skeg.net.engine.engine"],
+    ["skeg.net.engine.figures"],
+    ["skeg.net.vectors"],
+    ["skeg.net.commands.table"],
+    ["skeg.net.resp_session", "skeg.net.binary_session"],
+    ["skeg.net.commands.*", "skeg.net.binary_commands"],
+    ["skeg.net.commands"],
+    ["skeg.net.serve", "skeg.net.serve.hub", "skeg.net.serve.listeners", "skeg.net.serve.web"],
+    ["skeg.net.serve.connection", "skeg.net.serve.processes"],
+    ["skeg.net.serve.server"],
+    ["skeg.net.serve.run"],
     ["skeg.report"],
     ["skeg.describe", "skeg.exchange", "skeg.warmup", "skeg.demo"],
     ["skeg.cli_common"],
-    ["skeg.cli_kv", "skeg.cli_live"],
+    ["skeg.cli_kv", "skeg.cli_live", "skeg.cli_net", "skeg.cli_serve"],
     ["skeg.cli"],
     ["skeg.__main__"],
 ]
@@ -97,16 +133,21 @@ LATE_IMPORTS: dict[str, dict[str, str]] = {
     "skeg.cli": {"skeg.*": "`skeg --help` answers without loading Numba"},
     "skeg.cli_kv": {"skeg.*": "as skeg.cli"},
     "skeg.cli_live": {"skeg.*": "as skeg.cli"},
+    "skeg.cli_net": {"skeg.*": "as skeg.cli"},
+    "skeg.cli_serve": {"skeg.*": "as skeg.cli"},
+    "skeg.net.serve.run": {"uvloop": "optional extra `server`"},
     "skeg.kv.scan": {"skeg.*": "a small store opens without loading Numba"},
     "skeg.kv.batches": {"skeg.*": "as skeg.kv.scan"},
     "skeg.kv.index": {"skeg.*": "as skeg.kv.scan"},
     "skeg.kv.shard": {"skeg.*": "as skeg.kv.scan"},
     "skeg.kv.original": {"skeg.*": "as skeg.kv.scan"},
+    "skeg.registry": {"skeg.*": "a database without indexes opens without loading Numba"},
+    "skeg.database": {"skeg.*": "as skeg.registry"},
     "skeg.report": {"rich.*": "optional extra `cli`"},
     "skeg.ann.tables": {"h5py": "optional extra `bench`", "pyarrow*": "optional extra `parquet`"},
 }
 
-OPTIONAL = {"rich", "h5py", "pyarrow"}
+OPTIONAL = {"rich", "h5py", "pyarrow", "uvloop"}
 
 
 def layer(module: str) -> int:
@@ -178,7 +219,9 @@ def test_numba_is_spelled_in_one_place(module):
         return
     used = {dotted(decorator) for function in functions(module) for decorator in function.decorator_list}
     numba_names = {name for name in used if name.split(".")[-1] in {"jit", "njit", "vectorize", "guvectorize", "cfunc"}}
-    intrinsics = {name for name in used if name.split(".")[-1] in {"intrinsic", "overload"}}
+    roots = {name.split(".")[0] for name, _ in imports(module)}
+    # `typing` has an `overload` too.
+    intrinsics = {name for name in used if "numba" in roots and name.split(".")[-1] in {"intrinsic", "overload"}}
     assert set() == numba_names
     assert not intrinsics or module.startswith(tuple(name for names in KERNELS.values() for name in names))
     if not module.startswith(tuple(KERNELS)):

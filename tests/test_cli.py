@@ -19,7 +19,7 @@ import skeg
 from skeg import cli
 from skeg.ann import FlatIndex, Index, exact_search
 from skeg.container import Container
-from skeg.errors import SkegError
+from skeg.errors import SkegError, StorageError
 
 N, DIM, K = 500, 24, 5
 
@@ -249,10 +249,11 @@ def test_every_error_has_an_exit_code_and_no_traceback(kind, monkeypatch):
         error = kind.__new__(kind)
         error.__dict__.update(path="p", problem="q", offset=None, expected=None, found=None, what="w", row=None)
         error.__dict__.update(parameter="p", value=b"1", key=b"k", feature="f", extra="e", field=None, position=0)
+        error.__dict__.update(message="m", code="ERR")
         raise error
 
     monkeypatch.setitem(cli.main.commands, "fail", fail)
-    result = run("fail", code=3 if issubclass(kind, OSError) else 2)
+    result = run("fail", code=3 if issubclass(kind, StorageError) else 2)
     assert result.stderr.startswith("skeg: ")
 
 

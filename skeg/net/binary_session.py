@@ -1,0 +1,226 @@
+"""A connection that speaks the binary protocol: from frames to what the engine does, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from skeg.durability import Durability
+from skeg.errors import NotFoundError, ProtocolError, SkegError
+from skeg.kv.aio import Operation
+from skeg.net.access import FAILURES_MAX, Access
+from skeg.net.binary import requests as rq
+from skeg.net.binary.frames import Code, Flags, Frame, FrameParser, Op
+from skeg.net.binary.replies import (
+    encode_hits,
+    err,
+    ok,
+)
+from skeg.net.engine.changes import Put, Remove
+from skeg.net.engine.engine import Engine
+from skeg.net.engine.searches import Found, Plan, Search
+from skeg.net.failures import NO_AUTH, READ_ONLY, CommandError, failure_of
+from skeg.net.limits import Limits
+from skeg.net.session import Lane, Link, Session
+
+_WRITES = frozenset((Op.SET, Op.DEL, Op.MSET, Op.VSET, Op.VDEL, Op.VINDEX_CREATE, Op.VINDEX_DROP))
+_CHANGES = frozenset((Op.VSET, Op.VDEL))
+_ALONE = frozenset((Op.VGET, Op.VINDEX_CREATE, Op.VINDEX_DROP, Op.VINDEX_LIST, Op.STATS, Op.SHARDS, Op.FLUSH))
+
+_UNSUPPORTED = Flags.COMPRESSED_LZ4 | Flags.CONTINUATION
+
+
+Handlers = Mapping[type[Any], Callable[["BinarySession", Any], None]]
+
+
+class MissingError(Exception):
+    """There is no such key or id."""
+
+
+class BinarySession(Session):
+    """See `Session`.
+
+    Parameters
+    ----------
+    link : Link
+    engine : Engine
+    handlers : mapping
+        What begins a request, by its type.
+    operations : mapping
+        Numbers of the measured operations, by name.
+    access : Access
+    limits : Limits
+        Of frames, once the client may do anything.
+    number : int
+        Of the connection.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        engine: Engine,
+        handlers: Handlers,
+        operations: dict[str, int],
+        access: Access,
+        limits: Limits,
+        number: int,
+    ) -> None:
+        super().__init__(link)
+        self.engine = engine
+        self.number = number
+        self._handlers = handlers
+        self.access = access
+        self._is_authenticated = access.is_open
+        self._failures = 0
+        self.limits = limits
+        self._parser = FrameParser(limits if access.is_open else Limits.before_auth())
+        self._numbers = {op: operations.get(_MEASURED_AS.get(op, ""), 0) for op in Op}
+        # The request that is being begun.
+        self.frame: Frame
+        self.level = engine.durability
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether the client has given the password, or needs none."""
+        return self._is_authenticated
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a frame that has not arrived whole."""
+        return self._parser.pending
+
+    def describe(self) -> str:
+        """Words about the connection, as CLIENT LIST shows them."""
+        return f"id={self.number} name= db=0 resp=0 waiting={len(self.slots)}"
+
+    def receive(self, data: bytes) -> None:
+        """Parse what arrived; a header that can't be ends the connection after the replies to what came before."""
+        if not self.is_ending:
+            self.inbox += self._parser.feed(data)
+            self.is_ending = self._parser.error is not None
+
+    def start(self, request: Any) -> bool:
+        """Begin the request of a frame."""
+        frame: Frame = request
+        op = frame.op
+        lane = _lane(op)
+        if not self.admits(lane) or (lane is not Lane.KEYS and self.engine.is_full):
+            return False
+        level = Durability.SYNC if frame.flags & Flags.WAIT_DURABLE else self.engine.durability
+        if self.is_in_batch and level is not self.level:
+            return False  # what is in a batch becomes durable together
+        self.level = level
+        self.frame = frame
+        try:
+            self._check_allowed(frame)
+            decoded = rq.decode_request(frame)
+            self._handlers[type(decoded)](self, decoded)
+        except (ProtocolError, CommandError) as error:
+            text = str(error)
+            # Whatever comes from the storage has that code, the client's own mistakes among it.
+            self.refuse(Code.INTERNAL if text.startswith("storage error: ") else Code.INVALID_REQUEST, text)
+        if lane is Lane.KEYS:
+            self.operations.append(self._numbers[Op(op)])
+        return True
+
+    def _check_allowed(self, frame: Frame) -> None:
+        if not self._is_authenticated and frame.op not in {Op.AUTH, Op.NATIVE_HELLO}:
+            raise CommandError(NO_AUTH)
+        if frame.op in _WRITES and self.engine.is_read_only:
+            raise CommandError(READ_ONLY)
+        if frame.flags & _UNSUPPORTED:
+            raise CommandError("frames that are compressed or continued are not supported")
+
+    # --- replies
+
+    def say(self, payload: bytes = b"") -> None:
+        """The reply to the request that is being begun."""
+        frame = self.frame
+        self.out.append(ok(frame.version, frame.request_id, payload))
+
+    def refuse(self, code: Code, text: str) -> None:
+        """Why that request is not executed."""
+        frame = self.frame
+        self.out.append(err(frame.version, frame.request_id, code, text))
+
+    def replier(self, index: str | None = None) -> Callable[[Any, Callable[[Any], bytes]], bytes]:
+        """What makes the reply to the request that is being begun of a result and of what makes a payload of it."""
+        frame = self.frame
+        is_silent = bool(frame.flags & Flags.NO_REPLY) and frame.op in _WRITES
+
+        def reply(result: Any, encode: Callable[[Any], bytes]) -> bytes:
+            version, number = frame.version, frame.request_id
+            if isinstance(result, NotFoundError) and index is None:
+                return err(version, number, Code.NOT_FOUND, str(result))
+            if isinstance(result, SkegError):
+                return err(version, number, Code.INTERNAL, failure_of(result, index).text)
+            try:
+                return b"" if is_silent else ok(version, number, encode(result))
+            except ProtocolError as error:  # longer than readers take
+                return err(version, number, Code.INTERNAL, str(error))
+            except MissingError as error:
+                return err(version, number, Code.NOT_FOUND, str(error))
+
+        return reply
+
+    def submit(self, operations: Sequence[Operation], encode: Callable[[Any], bytes]) -> None:
+        """Execute operations on keys; ``encode`` makes the payload of the reply of the first result."""
+        reply = self.replier()
+
+        def finish(results: list[Any]) -> bytes:
+            return reply(results[0], encode)
+
+        self.engine.keys.add(self, self.level, operations, finish)
+
+    def authenticate(self, password: bytes) -> bool:
+        """Whether the password is right; then the client may do everything."""
+        if not self.access.admits(password):
+            self._failures += 1
+            self.engine.metrics.auth_failure()
+            self.is_ending = self.is_ending or self._failures >= FAILURES_MAX
+            return False
+        self._is_authenticated = True
+        self._parser.limits = self.limits
+        return True
+
+    def run(self, function: Callable[[], Any], encode: Callable[[Any], bytes], index: str | None = None) -> None:
+        """Call a function on another thread; ``encode`` makes the payload of its result."""
+        reply = self.replier(index)
+        slot = self.reserve(Lane.ALONE, self._numbers[Op(self.frame.op)])
+        self.engine.run(function, lambda result: self.settle(slot, reply(result, encode)))
+
+    def change(self, change: Put | Remove, encode: Callable[[Any], bytes], index: str) -> None:
+        """Queue a change of an index; ``encode`` makes the payload of its result."""
+        reply = self.replier(index)
+        slot = self.reserve(Lane.CHANGE, self._numbers[Op(self.frame.op)])
+        self.engine.changes.submit(change._replace(done=lambda result: self.settle(slot, reply(result, encode))))
+
+    def search(self, plan: Plan, query: bytes, index: str) -> None:
+        """Queue a search of an index."""
+        reply = self.replier(index)
+        slot = self.reserve(Lane.SEARCH, self._numbers[Op.VSEARCH])
+
+        def encode(rows: list[Found]) -> bytes:
+            return reply(rows[0], lambda found: encode_hits(found.ids, found.scores))
+
+        def done(result: Any) -> None:
+            self.settle(slot, result if isinstance(result, bytes) else reply(result, lambda _: b""))
+
+        self.engine.searches.submit(Search(plan, query, encode, done))
+
+
+def _lane(op: int) -> Lane:
+    if op == Op.VSEARCH:
+        return Lane.SEARCH
+    if op in _CHANGES:
+        return Lane.CHANGE
+    return Lane.ALONE if op in _ALONE else Lane.KEYS
+
+
+_MEASURED_AS = {
+    Op.GET: "get", Op.SET: "set", Op.DEL: "del", Op.MGET: "mget", Op.MSET: "mset", Op.EXISTS: "exists",
+    Op.MEXISTS: "exists", Op.VSET: "vset", Op.VDEL: "vdel", Op.VGET: "skeg_vget", Op.VSEARCH: "vsearch",
+    Op.PING: "ping", Op.STATS: "skeg_stats", Op.SHARDS: "skeg_shards", Op.VINDEX_CREATE: "skeg_vindex_create",
+    Op.VINDEX_DROP: "skeg_vindex_drop", Op.VINDEX_LIST: "skeg_vindex_list", Op.AUTH: "auth",
+    Op.NATIVE_HELLO: "hello",
+}  # fmt: skip

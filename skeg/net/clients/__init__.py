@@ -1,0 +1,1 @@
+"""Clients of the server: blocking ones of both protocols, one for asyncio, and a pool."""

@@ -1,0 +1,59 @@
+"""From worker threads back to the thread of the event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from skeg.errors import SkegError
+
+Done = Callable[[Any], None]
+"""Called on the thread of the loop with a result, or with the exception that came instead."""
+
+
+_log = logging.getLogger("skeg.server")
+
+
+def outcome(function: Callable[[], Any]) -> Any:
+    """What a function returns, or the `SkegError` that it raises; a mistake of ours is logged and becomes one."""
+    try:
+        return function()
+    except SkegError as error:
+        return error
+    except Exception:  # noqa: BLE001 - the request is answered, and the thread goes on
+        _log.exception("request failed")
+        return SkegError("internal error; the log of the server tells more")
+
+
+class Completions:
+    """Results on their way to the loop; it is woken once for all that are there.
+
+    Parameters
+    ----------
+    wake : callable
+        Has the loop call its argument soon, from any thread (``loop.call_soon_threadsafe``).
+    """
+
+    def __init__(self, wake: Callable[[Callable[[], None]], Any]) -> None:
+        self._wake = wake
+        self._waiting: deque[tuple[Done, Any]] = deque()
+        self._is_woken = False
+
+    def post(self, results: list[tuple[Done, Any]]) -> None:
+        """Deliver results, in order; from any thread."""
+        self._waiting.extend(results)
+        # Appended first and looked at later than the flag is cleared: nothing is left behind. Two wake-ups do no harm.
+        if not self._is_woken:
+            self._is_woken = True
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
+                self._wake(self._deliver)
+
+    def _deliver(self) -> None:
+        self._is_woken = False
+        waiting = self._waiting
+        for _ in range(len(waiting)):
+            done, result = waiting.popleft()
+            done(result)

@@ -1,0 +1,110 @@
+"""`Engine`: a database, and the threads on which requests are executed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+from skeg.ann.parallel import available_cpus
+from skeg.database import Database
+from skeg.kv import AsyncStore
+from skeg.net.engine.changes import Changes
+from skeg.net.engine.completions import Completions, Done, outcome
+from skeg.net.engine.keys import Keys
+from skeg.net.engine.searches import SearchPool
+from skeg.net.metrics import Metrics
+from skeg.net.settings import ServerSettings
+
+_OTHER_THREADS = 4
+"""Threads for what is rare and may take long: creating, dropping and consolidating indexes, figures."""
+
+QUEUE_MAX = 4096
+"""Searches, or changes of vectors, that wait at a time; connections that want more are not read meanwhile."""
+
+
+def worker_count(settings: ServerSettings) -> int:
+    """Threads that search in each process: those that the settings name, or the process's part of the processors.
+
+    None (0) where each process has a processor at most: see `skeg.net.engine.searches`.
+    """
+    if settings.workers is not None:
+        return settings.workers
+    part = available_cpus() // settings.processes
+    return part if part > 1 else 0
+
+
+class Traffic(Protocol):
+    """What is known of the connections."""
+
+    buffered_bytes: int
+    input_bytes: int
+    output_bytes: int
+    accepted: int
+    rejected: int
+
+    @property
+    def count(self) -> int:
+        """Connections now."""
+
+    def clients(self) -> list[str]:
+        """A line about each connection."""
+
+
+class Engine:
+    """What all connections of a process share.
+
+    Parameters
+    ----------
+    database : Database
+        Open; `close` closes it.
+    settings : ServerSettings
+    metrics : Metrics
+    wake : callable
+        Has the loop call its argument soon, from any thread.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        settings: ServerSettings,
+        metrics: Metrics,
+        wake: Callable[[Callable[[], None]], Any],
+    ) -> None:
+        self.database = database
+        self.settings = settings
+        self.metrics = metrics
+        self.durability = settings.default_durability
+        self.max_reply_bytes = settings.max_reply_bytes
+        self.is_read_only = database.mode == "r"
+        self.workers = worker_count(settings)
+        self._store = AsyncStore(database.kv)
+        self._completions = Completions(wake)
+        self.keys = Keys(self._store)
+        self.searches = SearchPool(self.workers, self._completions, metrics.batch_size)
+        self.changes = Changes(self._completions)
+        self._others = ThreadPoolExecutor(_OTHER_THREADS, thread_name_prefix="skeg-other")
+        # Set by whoever has the connections.
+        self.traffic: Traffic
+
+    @property
+    def is_full(self) -> bool:
+        """Whether so much waits that nobody may add to it."""
+        return self.searches.depth >= QUEUE_MAX or self.changes.depth >= QUEUE_MAX
+
+    def flush(self) -> None:
+        """Execute together what was asked for since the last time; at the end of a tick."""
+        self.keys.run()
+        self.searches.flush()
+
+    def run(self, function: Callable[[], Any], done: Done) -> None:
+        """Call a function on a thread of its own; ``done`` gets its result or the `SkegError` that it raised."""
+        self._others.submit(lambda: self._completions.post([(done, outcome(function))]))
+
+    def close(self) -> None:
+        """Finish what was begun, commit and close the database."""
+        self.searches.close()
+        self.changes.close()
+        self._others.shutdown()
+        self._store.close()
+        self.database.close()

@@ -1,0 +1,280 @@
+"""A connection that speaks RESP: from bytes to commands, from results to bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from skeg.catalog import check_name
+from skeg.errors import ParameterError, SkegError
+from skeg.kv.aio import Operation
+from skeg.net.access import FAILURES_MAX, Access
+from skeg.net.commands.table import Command, Table
+from skeg.net.engine.changes import Put, Remove
+from skeg.net.engine.engine import Engine
+from skeg.net.engine.searches import Found, Plan, Search
+from skeg.net.failures import NO_AUTH, READ_ONLY, CommandError, failure_of
+from skeg.net.limits import Limits
+from skeg.net.resp.encode import ErrorReply
+from skeg.net.resp.encode import encode as encode_value
+from skeg.net.resp.requests import Malformed, RequestParser
+from skeg.net.resp.runs import RUN_BYTES_MIN, Run, find_run
+from skeg.net.session import Lane, Link, Session
+from skeg.net.vectors import index_named
+from skeg.vector_index import VectorIndex
+
+
+class KnownSearch(NamedTuple):
+    """What a search that is asked for again and again comes to, as long as the index is the same."""
+
+    name: str
+    target: VectorIndex
+    plan: Plan
+    encode: Callable[[list[Found]], bytes]
+
+
+class RespSession(Session):
+    """See `Session`; what commands need of a connection is here.
+
+    Parameters
+    ----------
+    link : Link
+    engine : Engine
+    table : Table
+    access : Access
+    limits : Limits
+        Of requests, once the client may do anything.
+    number : int
+        Of the connection.
+    """
+
+    def __init__(self, link: Link, engine: Engine, table: Table, access: Access, limits: Limits, number: int) -> None:
+        super().__init__(link)
+        self.engine = engine
+        self.table = table
+        self.access = access
+        self.number = number
+        self.version = 2
+        self.name = b""
+        self.level = engine.durability
+        self.library = (b"", b"")
+        # Searches that were asked for, by how they were spelled.
+        self.searches: dict[tuple[bytes, bytes, bytes, int], KnownSearch] = {}
+        self.command: Command | None = None  # the last one
+        self.operation = 0
+        self._is_authenticated = access.is_open
+        self._failures = 0
+        self._limits = limits
+        self._parser = RequestParser(limits if access.is_open else Limits.before_auth())
+
+    # --- requests
+
+    def receive(self, data: bytes) -> None:
+        """Parse what arrived; what can't be parsed ends the connection after the replies to what came before."""
+        parser = self._parser
+        if self.is_ending:
+            return
+        if len(data) >= RUN_BYTES_MIN and not parser.pending and self._is_authenticated:
+            run = find_run(data)
+            if run is not None:
+                self.inbox.append(run)
+                return
+        self.inbox += parser.feed(data)
+        if parser.error is not None and not self.is_ending:
+            self.inbox.append(Malformed(f"protocol: {parser.error}"))
+            self.is_ending = True
+
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether the client has given the password, or needs none."""
+        return self._is_authenticated
+
+    @property
+    def pending(self) -> int:
+        """Bytes of a request that has not arrived whole."""
+        return self._parser.pending
+
+    def start(self, request: Any) -> bool:
+        """Begin a command."""
+        if type(request) is Run:
+            return self._start_run(request)
+        if type(request) is Malformed:
+            if self.slots and self.lane is not Lane.KEYS:
+                return False
+            self.say(ErrorReply(f"ERR {request.text}"))
+            return True
+        command = self.table.find(request[0])
+        if command is None:
+            return self._start_unknown(request[0])
+        lane = command.lane
+        if (self.slots or lane is not Lane.KEYS) and not self._admits(lane):
+            return False
+        self.command = command
+        self.operation = command.operation
+        try:
+            if not command.takes(len(request) - 1):
+                raise CommandError(command.arity_error())  # noqa: TRY301 - one place that answers errors
+            self._check_allowed(command)
+            command.run(self, request)
+        except CommandError as error:
+            self.say(ErrorReply(f"{error.code} {error.text}"))
+            self.engine.metrics.error(command.operation)
+        if lane is Lane.KEYS:
+            self.operations.append(command.operation)
+        return True
+
+    def _start_run(self, run: Run) -> bool:
+        """Begin many commands of one kind, at once or one by one."""
+        command = self.table.find(run.name)
+        if self.slots and not self._admits(Lane.KEYS):
+            return False
+        if command is not None and command.run_many is not None and command.takes(len(run.columns)):
+            is_allowed = not (command.is_write and self.engine.is_read_only)
+            if is_allowed and command.run_many(self, *run.columns):
+                self.command = command
+                self.operations += [command.operation] * run.count
+                return True
+        self.inbox.popleft()
+        self.inbox.extendleft(reversed(run.commands()))
+        return self.start(self.inbox[0])
+
+    def _start_unknown(self, name: bytes) -> bool:
+        if self.slots and self.lane is not Lane.KEYS:
+            return False
+        if not self.is_authenticated:
+            self.say(ErrorReply(f"NOAUTH {NO_AUTH}"))
+        else:
+            self.say(ErrorReply(f"ERR unknown command '{name[:128].upper().decode(errors='replace')}'"))
+        return True
+
+    def _admits(self, lane: Lane) -> bool:
+        return self.admits(lane) and (lane is Lane.KEYS or not self.engine.is_full)
+
+    def _check_allowed(self, command: Command) -> None:
+        if not self.is_authenticated and not command.is_open:
+            raise CommandError(NO_AUTH, "NOAUTH")
+        if command.is_write and self.engine.is_read_only:
+            raise CommandError(READ_ONLY, "READONLY")
+
+    def authenticate(self, user: bytes, password: bytes) -> bool:
+        """Whether the password is right; then the client may do everything."""
+        if not self.access.admits(password, user):
+            self._failures += 1
+            self.engine.metrics.auth_failure()
+            self.is_ending = self.is_ending or self._failures >= FAILURES_MAX
+            return False
+        self._is_authenticated = True
+        self._parser.limits = self._limits
+        return True
+
+    def reset(self) -> None:
+        """Forget what the client has chosen, its password included."""
+        self.version = 2
+        self.name = b""
+        self.level = self.engine.durability
+        self._is_authenticated = self.access.is_open
+        self._parser.limits = self._limits if self.is_authenticated else Limits.before_auth()
+
+    def describe(self) -> str:
+        """Words about the connection, as CLIENT LIST shows them."""
+        facts: dict[str, Any] = {
+            "id": self.number,
+            "name": self.name.decode(),
+            "db": 0,
+            "resp": self.version,
+            "cmd": self.command.name.lower() if self.command else "NULL",
+            "durability": self.level.name.lower(),
+            "waiting": len(self.slots),
+            "lib-name": self.library[0].decode(),
+            "lib-ver": self.library[1].decode(),
+        }
+        return " ".join(f"{name}={value}" for name, value in facts.items())
+
+    # --- replies
+
+    def say(self, value: Any) -> None:
+        """The next reply."""
+        self.out.append(encode_value(value, self.version))
+
+    def submit(self, operations: Sequence[Operation], finish: Callable[..., Any]) -> None:
+        """Execute operations on keys; ``finish``, given their results, makes the value of the reply."""
+        version = self.version
+
+        def reply(results: list[Any]) -> bytes:
+            for result in results:
+                if isinstance(result, SkegError):
+                    return encode_value(refusal(failure_of(result)), version)
+            try:
+                return encode_value(finish(*results), version)
+            except CommandError as error:
+                return encode_value(refusal(error), version)
+
+        self.engine.keys.add(self, self.level, operations, reply)
+
+    def run(self, function: Callable[[], Any], index: str | None = None) -> None:
+        """Call a function on another thread; its result is the value of the reply. ``index`` is what it is about."""
+        version = self.version
+        slot = self.reserve(Lane.ALONE, self.operation)
+
+        def done(result: Any) -> None:
+            if isinstance(result, SkegError):
+                result = refusal(failure_of(result, index))
+            self.settle(slot, encode_value(result, version))
+
+        self.engine.run(function, done)
+
+    def search(
+        self, index: str, plan: Plan, queries: bytes, encode: Callable[[list[Found]], bytes], **how: Any
+    ) -> None:
+        """Queue a search of an index; its encoded hits are the reply."""
+        version = self.version
+        slot = self.reserve(Lane.SEARCH, self.operation)
+
+        def done(result: Any) -> None:
+            if isinstance(result, SkegError):
+                result = encode_value(refusal(failure_of(result, index)), version)
+            self.settle(slot, result)
+
+        self.engine.searches.submit(Search(plan, queries, encode, done, **how))
+
+    def change(self, change: Put | Remove, index: str, finish: Callable[[Any], Any]) -> None:
+        """Queue a change of an index; ``finish`` makes the value of the reply of its result."""
+        version = self.version
+        slot = self.reserve(Lane.CHANGE, self.operation)
+
+        def done(result: Any) -> None:
+            value = refusal(failure_of(result, index)) if isinstance(result, SkegError) else finish(result)
+            self.settle(slot, encode_value(value, version))
+
+        self.engine.changes.submit(change._replace(done=done))
+
+    def command_error(self) -> str:
+        """What is said about the arguments of the command that runs."""
+        return "" if self.command is None else self.command.arity_error()
+
+    # --- arguments
+
+    def index(self, name: bytes) -> tuple[str, VectorIndex]:
+        """Name of an index and the index itself; `CommandError` if there is none."""
+        text = index_name(name)
+        return text, index_named(self.engine.database, text)
+
+
+def refusal(error: CommandError) -> ErrorReply:
+    """An error as a value of a reply."""
+    return ErrorReply(f"{error.code} {error.text}")
+
+
+def index_name(name: bytes) -> str:
+    """The name of an index, or `CommandError` if it can't be one."""
+    try:
+        text = name.decode()
+    except UnicodeDecodeError as error:
+        raise CommandError("name must be UTF-8") from error
+    if "::" in text:
+        raise CommandError("VINDEX name must not contain '::' (reserved for tenant scoping)")
+    try:
+        check_name(text)
+    except ParameterError as error:
+        raise CommandError("VINDEX name: 1-255 chars, [A-Za-z0-9._-] only, no '..'") from error
+    return text

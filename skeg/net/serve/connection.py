@@ -1,0 +1,162 @@
+"""One socket of a client, between asyncio and a session."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any, cast
+
+from skeg.net.serve.hub import Hub
+from skeg.net.session import Session
+
+INBOX_MAX = 1024
+"""Requests that have arrived and not begun, after which a connection is not read."""
+
+WRITE_BUFFER_BYTES = 1 << 20
+"""Bytes that a client has not taken, after which nothing is executed for it."""
+
+KEEPALIVE_IDLE_S, KEEPALIVE_INTERVAL_S = 60, 10
+
+
+class Connection(asyncio.Protocol):
+    """See the module; also what a session knows as its link.
+
+    Parameters
+    ----------
+    hub : Hub
+        What connections share.
+    make : callable
+        Makes the session, given this.
+    """
+
+    def __init__(self, hub: Hub, make: Callable[[Connection], Session]) -> None:
+        self._hub = hub
+        self._make = make
+        self.session: Session
+        self.peer = ""
+        self.is_queued = False
+        self.opened = self.last_heard = hub.now
+        # Since when the client has not taken what was written.
+        self.stalled: float | None = None
+        self.counted = 0
+        self._transport: asyncio.Transport
+        self._is_read = True
+        self._is_closed = False
+
+    # --- asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Greet nobody; refuse who is too many."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.session = self._make(self)
+        self.peer = _name(transport.get_extra_info("peername"))
+        if not self._hub.add(self):
+            self._is_closed = True
+            self._transport.write(b"-ERR max number of clients reached\r\n")
+            self._transport.close()
+            return
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        _keep_alive(transport.get_extra_info("socket"))
+
+    def data_received(self, data: bytes) -> None:
+        """Hand over what arrived, and look at it in this tick."""
+        hub, session = self._hub, self.session
+        if self._is_closed:
+            return
+        self.last_heard = hub.now
+        hub.input_bytes += len(data)
+        session.receive(data)
+        pending = session.pending
+        if pending != self.counted:
+            hub.buffered_bytes += pending - self.counted
+            self.counted = pending
+            if hub.buffered_bytes > hub.buffered_max and pending > hub.fair_share:
+                hub.log.warning("connection closed: too many bytes of unfinished requests", extra={"peer": self.peer})
+                self.abort()
+                return
+        if session.inbox:
+            if not self.is_queued:
+                hub.begin(self)
+            if len(session.inbox) > INBOX_MAX and self._is_read:
+                self._is_read = False
+                self._transport.pause_reading()
+
+    def pause_writing(self) -> None:
+        """The client does not take what it asked for."""
+        self.stalled = self._hub.now
+        self.session.is_paused = True
+
+    def resume_writing(self) -> None:
+        """The client has taken it."""
+        self.stalled = None
+        self.session.is_paused = False
+        self._hub.queue(self)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Forget the connection; what it began goes on."""
+        self._is_closed = True
+        self._hub.buffered_bytes -= self.counted
+        self.counted = 0
+        self.session.inbox.clear()
+        self.session.is_paused = True
+        self._hub.remove(self)
+
+    # --- what a session asks for
+
+    def send(self, data: bytes) -> None:
+        """Write to the client."""
+        if not self._is_closed:
+            self._hub.output_bytes += len(data)
+            self._transport.write(data)
+
+    def wake(self, _: Session) -> None:
+        """Look at the session in the next tick."""
+        if not self.is_queued and not self._is_closed:
+            self._hub.queue(self)
+
+    def answered(self, operations: list[int], started: float) -> None:
+        """Count requests, and how long they took."""
+        self._hub.answered(operations, started)
+
+    def finish(self) -> None:
+        """Close when everything that was written is out."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._transport.close()
+
+    # --- what the server asks for
+
+    def after_tick(self) -> None:
+        """Read on, if the requests that have arrived are begun."""
+        if not self._is_read and not self._is_closed and len(self.session.inbox) <= INBOX_MAX // 2:
+            self._is_read = True
+            self._transport.resume_reading()
+
+    def drain(self) -> None:
+        """Take no further requests; close when those that have arrived are answered."""
+        if not self._is_closed:
+            self._transport.pause_reading()
+            self._is_read = True
+            self.session.is_ending = True
+            self._hub.queue(self)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._is_closed = True
+        self._transport.abort()
+
+
+def _name(peer: Any) -> str:
+    return f"{peer[0]}:{peer[1]}" if isinstance(peer, tuple) else str(peer or "unix")
+
+
+def _keep_alive(sock: Any) -> None:
+    """Find out when the peer is gone without a word."""
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, seconds in (("TCP_KEEPIDLE", KEEPALIVE_IDLE_S), ("TCP_KEEPINTVL", KEEPALIVE_INTERVAL_S)):
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)

@@ -1,0 +1,167 @@
+"""What the connections of a process share: ticks, counts and limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from skeg.net.engine.engine import Engine
+from skeg.net.engine.figures import publish
+from skeg.net.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from skeg.net.serve.connection import Connection
+
+SWEEP_S = 1.0
+"""Seconds between looks for connections that have been silent for too long."""
+
+
+class Hub:
+    """See the module.
+
+    Parameters
+    ----------
+    loop : asyncio.AbstractEventLoop
+    engine : Engine
+    settings : ServerSettings
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine, settings: ServerSettings) -> None:
+        self.engine = engine
+        self.log = logging.getLogger("skeg.server")
+        self.connections: set[Connection] = set()
+        self.now = loop.time()
+        self.buffered_bytes = 0
+        self.buffered_max = settings.max_buffered_bytes
+        # Below this nobody is to blame for the memory that all take together.
+        self.fair_share = self.buffered_max // 16
+        self.input_bytes = 0
+        self.output_bytes = 0
+        self.accepted = 0
+        self.rejected = 0
+        self._loop = loop
+        self._settings = settings
+        self._ready: list[Connection] = []
+        self._is_scheduled = False
+        self._sweeper = loop.call_later(SWEEP_S, self._sweep)
+
+    # --- connections
+
+    def add(self, connection: Connection) -> bool:
+        """Whether there is room for one more."""
+        if len(self.connections) >= self._settings.max_clients:
+            self.rejected += 1
+            self.log.warning("connection refused: too many clients", extra={"peer": connection.peer})
+            return False
+        self.accepted += 1
+        self.connections.add(connection)
+        self.log.debug("connection accepted", extra={"peer": connection.peer})
+        return True
+
+    def remove(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self.connections.discard(connection)
+        self.log.debug("connection closed", extra={"peer": connection.peer})
+
+    @property
+    def count(self) -> int:
+        """Connections now."""
+        return len(self.connections)
+
+    def clients(self) -> list[str]:
+        """A line about each connection, as CLIENT LIST shows it."""
+        return [
+            f"addr={c.peer} age={int(self.now - c.opened)} idle={int(self.now - c.last_heard)} {c.session.describe()}"
+            for c in self.connections
+        ]
+
+    # --- ticks
+
+    def begin(self, connection: Connection) -> None:
+        """Begin what a connection has asked for, and answer what needs nothing but memory."""
+        session = connection.session
+        try:
+            session.advance()
+        except Exception:  # a mistake of ours costs one connection
+            self.log.exception("request failed", extra={"peer": connection.peer})
+            session.fail()
+            connection.abort()
+        if session.is_in_batch:
+            self.queue(connection)
+        else:
+            session.end_tick()
+            if not self._is_scheduled and self.engine.searches.depth:
+                self._schedule()
+
+    def queue(self, connection: Connection) -> None:
+        """Look at a connection in the next tick."""
+        if connection.is_queued:
+            return
+        connection.is_queued = True
+        self._ready.append(connection)
+        if not self._is_scheduled:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        self._is_scheduled = True
+        self._loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        """Execute together what was begun since the last tick, and answer."""
+        self._is_scheduled = False
+        self.now = self._loop.time()
+        ready, self._ready = self._ready, []
+        self.engine.flush()
+        for connection in ready:
+            connection.is_queued = False
+            connection.session.end_tick()
+            if connection.session.inbox:
+                self.begin(connection)
+            connection.after_tick()
+
+    def answered(self, operations: list[int], started: float) -> None:
+        """Count requests that took from a time until now."""
+        if operations:
+            self.engine.metrics.observe_many(operations, time.perf_counter() - started)
+
+    # --- silence
+
+    def _sweep(self) -> None:
+        self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
+        self.now = now = self._loop.time()
+        publish(self.engine)
+        for connection in [*self.connections]:
+            reason = self._too_silent(connection, now)
+            if reason:
+                self.log.info("connection closed: %s", reason, extra={"peer": connection.peer})
+                connection.abort()
+
+    def _too_silent(self, connection: Connection, now: float) -> str:
+        """Why a connection must go, if it must."""
+        stall, idle = self._settings.stall_timeout_s, self._settings.idle_timeout_s
+        session = connection.session
+        if stall and connection.stalled is not None and now - connection.stalled > stall:
+            return "it does not take its replies"
+        quiet = now - connection.last_heard
+        if stall and session.pending and quiet > stall:
+            return "the rest of a request did not come"
+        if stall and not session.is_authenticated and now - connection.opened > stall:
+            return "no password was given"
+        if idle and quiet > idle and not session.slots and not session.inbox:
+            return "idle"
+        return ""
+
+    # --- the end
+
+    def drain(self) -> None:
+        """Take no further requests."""
+        for connection in [*self.connections]:
+            connection.drain()
+
+    def close(self) -> None:
+        """Close what is left."""
+        self._sweeper.cancel()
+        for connection in [*self.connections]:
+            connection.abort()

@@ -1,0 +1,90 @@
+"""From settings to a server that runs, in one process or several."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import logging
+import socket
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import numpy as np
+
+from skeg.database import Database, open_database
+from skeg.files import AnyPath
+from skeg.net.access import Access
+from skeg.net.commands import TABLE
+from skeg.net.metrics import Metrics
+from skeg.net.serve.listeners import listen
+from skeg.net.serve.processes import Processes
+from skeg.net.serve.server import Server
+from skeg.net.settings import ServerSettings
+
+_log = logging.getLogger("skeg.server")
+
+Started = Callable[[Mapping[str, socket.socket]], None]
+"""Told the listening sockets when clients can connect."""
+
+
+def serve(path: AnyPath, settings: ServerSettings, started: Started = lambda _: None) -> None:
+    """Serve the database in a directory until SIGTERM or SIGINT. Ports open when everything is recovered and warm.
+
+    Parameters
+    ----------
+    path : path
+        The directory; made in mode "rw" if it is missing.
+    settings : ServerSettings
+    started : callable, optional
+        Told the listening sockets, by protocol, when clients can connect.
+
+    Raises
+    ------
+    SkegError
+        The database can't be opened, a port is taken, or there is no password in the file.
+    """
+    access = Access.of_file(settings.password_file)
+    database = open_database(path, mode="r" if settings.mode == "serve" else "rw", shards=settings.shards)
+    try:
+        warm(database)
+        sockets = listen(settings)
+    except BaseException:
+        database.close()
+        raise
+    operations = TABLE.operations
+    if settings.processes == 1:
+        server = Server(database, settings, access, Metrics(operations))
+        _run(server.run(sockets, lambda: started(sockets)))
+        return
+    rows = Metrics.shared_rows(operations, settings.processes)
+
+    def work(number: int, channel: socket.socket) -> None:
+        server = Server(database, settings, access, Metrics(operations, rows, number))
+        _run(server.run_adopting(channel, lambda: None))
+
+    Processes(settings.processes, sockets, work, settings.drain_timeout_s).run(lambda: started(sockets))
+
+
+def warm(database: Database) -> None:
+    """Search every index once: kernels are loaded, and the pages of the upper levels are in memory."""
+    for info in database.indexes():
+        if info.state != "ready":
+            _log.error("index is damaged: %s", info.problem, extra={"index": info.name})
+            continue
+        index = database.index(info.name)
+        if len(index):
+            query = np.zeros(index.dim, np.float32)
+            query[0] = 1
+            for queries in (query, np.stack([query, query])):
+                index.search(queries, 10, threads=1)
+        _log.info("index is ready", extra={"index": info.name, "vectors": len(index), "dim": index.dim})
+
+
+def _run(main: Coroutine[Any, Any, None]) -> None:
+    """Run an event loop: uvloop's if that is installed."""
+    if importlib.util.find_spec("uvloop") is not None:
+        import uvloop
+
+        uvloop.run(main)
+    else:
+        asyncio.run(main)

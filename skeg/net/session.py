@@ -1,0 +1,204 @@
+"""One connection, without its socket: which requests may begin, and in which order their replies go out.
+
+Requests of one connection are executed in order, as far as anybody can tell. Each belongs to a lane. Requests of one
+lane may be under way together: key-value operations wait for one commit, searches run on several threads, changes of
+vectors become one batch. A request of another lane begins when all earlier ones are answered. So a search sees the
+vectors that were set before it, and not those that were set after.
+
+Replies wait in slots, in the order of the requests. What was done at once needs no slot: it gathers in `Session.out`
+until the end of a *tick*, in which the loop looks at all connections that have sent something.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from enum import IntEnum
+from typing import Any, Protocol
+
+WINDOW = 128
+"""Slots of a connection: replies that it can wait for at a time."""
+
+TICK_BYTES = 1 << 20
+"""Bytes of replies after which a connection waits for the next tick, and for its socket."""
+
+
+class Lane(IntEnum):
+    """What may be under way together."""
+
+    KEYS = 0
+    SEARCH = 1
+    CHANGE = 2
+    ALONE = 3
+
+
+class Link(Protocol):
+    """What a session needs of its connection."""
+
+    def send(self, data: bytes) -> None:
+        """Write to the peer."""
+
+    def wake(self, session: Session) -> None:
+        """Have `Session.advance` called in the next tick."""
+
+    def answered(self, operations: list[int], started: float) -> None:
+        """Requests, by number of their operation, that began at a time are answered now."""
+
+    def finish(self) -> None:
+        """Close the connection once everything that was sent is out."""
+
+
+class Slot:
+    """The place of a reply that is not known yet."""
+
+    __slots__ = ("data", "operations", "parts", "started")
+
+    def __init__(self, operations: list[int], started: float, parts: list[bytes]) -> None:
+        self.parts = parts
+        self.data: bytes | None = None
+        self.operations = operations
+        self.started = started
+
+
+class Session(ABC):
+    """The requests and replies of a connection; both protocols build on it.
+
+    Parameters
+    ----------
+    link : Link
+        The connection.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self.link = link
+        self.inbox: deque[Any] = deque()
+        self.out: list[bytes] = []
+        self.out_bytes = 0
+        self.operations: list[int] = []
+        self.started = 0.0
+        self.slots: deque[Slot] = deque()
+        self.lane = Lane.KEYS
+        # Whether some of `out` is known only when this tick's operations were executed.
+        self.is_in_batch = False
+        # The peer does not read: nothing begins.
+        self.is_paused = False
+        # No further requests: the connection ends when all replies are out.
+        self.is_ending = False
+
+    # --- what a protocol does
+
+    @property
+    @abstractmethod
+    def pending(self) -> int:
+        """Bytes of a request that has not arrived whole."""
+
+    @property
+    @abstractmethod
+    def is_authenticated(self) -> bool:
+        """Whether the client may do everything."""
+
+    @abstractmethod
+    def receive(self, data: bytes) -> None:
+        """Parse what arrived and append the requests to the inbox."""
+
+    @abstractmethod
+    def start(self, request: Any) -> bool:
+        """Begin a request and note its reply, or return False if it can't begin yet."""
+
+    @abstractmethod
+    def describe(self) -> str:
+        """Words about the connection, ``name=value``."""
+
+    # --- one tick
+
+    def advance(self) -> None:
+        """Begin requests until none is left or one has to wait."""
+        inbox, start = self.inbox, self.start
+        self.started = time.perf_counter()
+        while inbox and not self.is_paused and self.out_bytes <= TICK_BYTES:
+            if not start(inbox[0]):
+                break
+            inbox.popleft()
+
+    def end_tick(self) -> None:
+        """Send what is known, in its turn; `out` is complete now."""
+        self.is_in_batch = False
+        if self.out:
+            self.cut()
+        if self.inbox:
+            if not self.slots and not self.is_paused:
+                self.link.wake(self)
+        elif self.is_ending and not self.slots and not self.inbox:
+            self.link.finish()
+
+    def admits(self, lane: Lane) -> bool:
+        """Whether a request of a lane may begin now."""
+        if self.slots and (lane is not self.lane or lane is Lane.ALONE or len(self.slots) >= WINDOW):
+            return False
+        if lane is Lane.KEYS:
+            return True
+        return not self.is_in_batch
+
+    def fail(self) -> None:
+        """Begin nothing any more: the connection is being given up."""
+        self.inbox.clear()
+        self.is_paused = self.is_ending = True
+
+    # --- replies
+
+    def cut(self) -> None:
+        """Put what is in `out`, complete, behind everything that waits."""
+        slot = self._slot(self.out)
+        self.out = []
+        if self.slots:
+            slot.data = b"".join(slot.parts)
+            self.slots.append(slot)
+        else:
+            self.link.send(slot.parts[0] if len(slot.parts) == 1 else b"".join(slot.parts))
+            self.link.answered(slot.operations, slot.started)
+
+    def hold(self) -> Slot:
+        """Put what is in `out` behind everything that waits; it may change until `release`."""
+        slot = self._slot(self.out)
+        self.out = []
+        self._append(slot, Lane.KEYS)
+        return slot
+
+    def release(self, slot: Slot) -> None:
+        """What `hold` held back may go out."""
+        self.settle(slot, b"".join(slot.parts))
+
+    def reserve(self, lane: Lane, operation: int) -> Slot:
+        """A slot for the reply of a request that has just begun; `settle` fills it."""
+        if self.out:
+            self.cut()
+        slot = Slot([operation], self.started, [])
+        self._append(slot, lane)
+        return slot
+
+    def settle(self, slot: Slot, data: bytes) -> None:
+        """Fill a slot, and send what is in its turn now."""
+        slot.data = data
+        slots = self.slots
+        if slots and slots[0] is slot:
+            ready = []
+            while slots and slots[0].data is not None:
+                done = slots.popleft()
+                ready.append(done.data or b"")
+                self.link.answered(done.operations, done.started)
+            self.link.send(ready[0] if len(ready) == 1 else b"".join(ready))
+        if self.inbox:
+            self.link.wake(self)
+        elif self.is_ending and not slots and not self.out:
+            self.link.finish()
+
+    def _append(self, slot: Slot, lane: Lane) -> None:
+        self.lane = lane
+        self.slots.append(slot)
+
+    def _slot(self, parts: list[bytes]) -> Slot:
+        slot = Slot(self.operations, self.started, parts)
+        self.operations = []
+        self.out_bytes = 0
+        return slot
