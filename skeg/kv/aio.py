@@ -211,6 +211,30 @@ class AsyncStore:
         values = [value for value in map(self.cached, keys) if value is not None]
         return values if len(values) == len(keys) else None
 
+    def get_at_once(self, key: bytes, bytes_max: int) -> tuple[bytes | None, bool]:
+        """Value of a key, if that can be told without waiting and with little to read.
+
+        Parameters
+        ----------
+        key : bytes
+        bytes_max : int
+            Longest record to read.
+
+        Returns
+        -------
+        value : bytes or None
+        is_known : bool
+            Whether that is the value of the key, and durable. If not, `submit` tells.
+
+        Raises
+        ------
+        CorruptError
+            The record is damaged.
+        """
+        shard = self._parts.of(key)
+        value = shard.cache.get(key)
+        return shard.get_at_once(key, bytes_max) if value is None else (value, True)
+
     def size_bound(self, key: bytes) -> int:
         """Bytes that the value of a key can't exceed, without reading it; 0 if it has none or has just been deleted.
 

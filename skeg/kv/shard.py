@@ -203,6 +203,21 @@ class Shard:
             self.cache.put(key, found.value)
         return found.value, found.waiting
 
+    def get_at_once(self, key: bytes, bytes_max: int) -> tuple[bytes | None, bool]:
+        """Value of a key, and whether that is known: not if its record is longer or not committed; without the lock."""
+        hashed = self.keys.hash(key)
+        with self.lock:
+            self.check_open()
+            for location in self.index.find_all(hashed):
+                segment, offset, nbytes = self._where(location)
+                if nbytes > bytes_max or offset >= segment.committed:
+                    return None, False
+                value = _value(segment, offset, nbytes, self.folder.read(segment, offset, nbytes), key)
+                if value is not None:
+                    self.cache.put(key, value)
+                    return value, True
+            return None, self.log.deleting(hashed) is None
+
     def size_bound(self, key: bytes) -> int:
         """Bytes of the largest record of the hash of a key, 0 if there is none; call without the lock."""
         hashed = self.keys.hash(key)

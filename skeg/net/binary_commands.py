@@ -57,7 +57,7 @@ def get(session: BinarySession, request: rq.Get) -> None:
         value = session.engine.keys.cached(request.key)
         if value is not None:
             session.out_bytes += len(value)
-            session.out.append(session.replier()(value, encode_value))
+            session.say(encode_value(value))
             return
     _reserve_room(session, [request.key])
     session.submit([("get", request.key)], _value_or_missing)
@@ -65,7 +65,7 @@ def get(session: BinarySession, request: rq.Get) -> None:
 
 def _reserve_room(session: BinarySession, keys: list[bytes]) -> None:
     """Refuse a reply that no reader takes, before anything of it is read."""
-    wanted = sum(map(session.engine.keys.size_bound, keys))
+    wanted = sum(map(session.engine.keys.size_bound, keys)) + session.batch_bytes * len(keys)
     if wanted > 2 * session.limits.frame_bytes_max:
         raise CommandError(f"storage error: reply of up to {wanted} bytes")
     session.out_bytes += wanted

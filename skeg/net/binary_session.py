@@ -126,8 +126,10 @@ class BinarySession(Session):
     def _check_allowed(self, frame: Frame) -> None:
         if not self._is_authenticated and frame.op not in {Op.AUTH, Op.NATIVE_HELLO}:
             raise CommandError(NO_AUTH)
-        if frame.op in _WRITES and self.engine.is_read_only:
-            raise CommandError(READ_ONLY)
+        if frame.op in _WRITES:
+            if self.engine.is_read_only:
+                raise CommandError(READ_ONLY)
+            self.batch_bytes += len(frame.payload)
         if frame.flags & _UNSUPPORTED:
             raise CommandError("frames that are compressed or continued are not supported")
 

@@ -114,7 +114,9 @@ class RespSession(Session):
         try:
             if not command.takes(len(request) - 1):
                 raise CommandError(command.arity_error())  # noqa: TRY301 - one place that answers errors
-            self._check_allowed(command)
+            if command.is_write or not self._is_authenticated:
+                self._check_allowed(command)
+                self.batch_bytes += sum(map(len, request))
             command.run(self, request)
         except CommandError as error:
             self.say(ErrorReply(f"{error.code} {error.text}"))
@@ -131,6 +133,8 @@ class RespSession(Session):
         if command is not None and command.run_many is not None and command.takes(len(run.columns)):
             is_allowed = not (command.is_write and self.engine.is_read_only)
             if is_allowed and command.run_many(self, *run.columns):
+                if command.is_write:
+                    self.batch_bytes += max(map(len, run.columns[-1]))
                 self.command = command
                 self.operations += [command.operation] * run.count
                 return True

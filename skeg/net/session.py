@@ -75,6 +75,8 @@ class Session(ABC):
         self.inbox: deque[Any] = deque()
         self.out: list[bytes] = []
         self.out_bytes = 0
+        # Bytes of the writes that wait for the end of the tick: what is read after them may be as long.
+        self.batch_bytes = 0
         self.operations: list[int] = []
         self.started = 0.0
         self.slots: deque[Slot] = deque()
@@ -124,6 +126,7 @@ class Session(ABC):
     def end_tick(self) -> None:
         """Send what is known, in its turn; `out` is complete now."""
         self.is_in_batch = False
+        self.batch_bytes = 0
         if self.out:
             self.cut()
         if self.inbox:
@@ -167,7 +170,8 @@ class Session(ABC):
 
     def release(self, slot: Slot) -> None:
         """What `hold` held back may go out."""
-        self.settle(slot, b"".join(slot.parts))
+        parts = slot.parts
+        self.settle(slot, parts[0] if len(parts) == 1 else b"".join(parts))
 
     def reserve(self, lane: Lane, operation: int) -> Slot:
         """A slot for the reply of a request that has just begun; `settle` fills it."""
@@ -181,12 +185,18 @@ class Session(ABC):
         """Fill a slot, and send what is in its turn now."""
         slot.data = data
         slots = self.slots
-        if slots and slots[0] is slot:
+        if len(slots) == 1 and slots[0] is slot:
+            slots.clear()
+            if slot.operations:
+                self.link.answered(slot.operations, slot.started)
+            self.link.send(data)
+        elif slots and slots[0] is slot:
             ready = []
             while slots and slots[0].data is not None:
                 done = slots.popleft()
                 ready.append(done.data or b"")
-                self.link.answered(done.operations, done.started)
+                if done.operations:
+                    self.link.answered(done.operations, done.started)
             self.link.send(ready[0] if len(ready) == 1 else b"".join(ready))
         if self.inbox:
             self.link.wake(self)

@@ -83,6 +83,8 @@ class ServerSettings:
         Bytes of requests that have not arrived whole, over all connections of a process.
     max_reply_bytes : int
         Largest reply.
+    cache_bytes : int
+        Memory for values that were read, in each process.
     idle_timeout_s : float
         Seconds after which a connection that sends nothing is closed; 0 never.
     stall_timeout_s : float
@@ -111,6 +113,7 @@ class ServerSettings:
     max_request_bytes: int = attrs.field(default=64 << 20, validator=_int(1 << 16, 512 << 20))
     max_buffered_bytes: int = attrs.field(default=256 << 20, validator=_int(1 << 20))
     max_reply_bytes: int = attrs.field(default=64 << 20, validator=_int(1 << 16, 1 << 30))
+    cache_bytes: int = attrs.field(default=128 << 20, validator=_int(0))
     idle_timeout_s: float = attrs.field(default=0, validator=_seconds)
     stall_timeout_s: float = attrs.field(default=60, validator=_seconds)
     drain_timeout_s: float = attrs.field(default=10, validator=_seconds)

@@ -15,6 +15,9 @@ KEY_BYTES_MAX = 65_535
 
 _OK = Status("OK")
 
+SHORT_BYTES = 64 << 10
+"""Records that are read on the thread of the loop."""
+
 _CAS = (b"NX", b"XX", b"GET")
 
 
@@ -23,10 +26,11 @@ def get(session: RespSession, args: list[bytes]) -> None:
     key = args[1]
     keys = session.engine.keys
     if not session.is_in_batch:
-        value = keys.cached(key)
-        if value is not None:
-            session.out.append(b"$%d\r\n%b\r\n" % (len(value), value))
-            session.out_bytes += len(value)
+        value, is_known = keys.get_at_once(key, SHORT_BYTES)
+        if is_known:
+            session.say(value)
+            if value is not None:
+                session.out_bytes += len(value)
             return
     reserve_room(session, args[1:])
     session.submit([("get", key)], _same)
@@ -37,9 +41,16 @@ def get_run(session: RespSession, keys: list[bytes]) -> bool:
     if session.is_in_batch:
         return False
     values = session.engine.keys.all_cached(keys)
-    if values is None or sum(map(len, values)) > TICK_BYTES:
+    if values is None:
         return False
-    session.out.append(b"".join([b"$%d\r\n%b\r\n" % (len(value), value) for value in values]))
+    sizes = {*map(len, values)}
+    if max(sizes) * len(values) > TICK_BYTES:
+        return False
+    if len(sizes) == 1:  # so there is one head, and the rest is a matter of joining
+        head = b"$%d\r\n" % sizes.pop()
+        session.out.append(b"%b%b\r\n" % (head, (b"\r\n" + head).join(values)))
+    else:
+        session.out.append(b"".join([b"$%d\r\n%b\r\n" % (len(value), value) for value in values]))
     return True
 
 
@@ -55,7 +66,7 @@ def set_run(session: RespSession, keys: list[bytes], values: list[bytes]) -> boo
 def reserve_room(session: RespSession, keys: list[bytes]) -> None:
     """Refuse a reply that would be too large; count it, so that not too many are made at a time."""
     size_bound = session.engine.keys.size_bound
-    wanted = sum(map(size_bound, keys)) + 16 * len(keys)
+    wanted = sum(map(size_bound, keys)) + (16 + session.batch_bytes) * len(keys)
     if wanted > session.engine.max_reply_bytes:
         raise CommandError(f"reply of up to {wanted} bytes: at most {session.engine.max_reply_bytes} are sent")
     session.out_bytes += wanted
@@ -71,7 +82,7 @@ def set_(session: RespSession, args: list[bytes]) -> None:
         _set_if(session, args)
         return
     _check_key(args[1])
-    session.engine.keys.set(session, session.level, args[1], args[2], (OK, _failed[session.version]))
+    session.engine.keys.set(session, session.level, args[1], args[2], _REPLIES[session.version])
 
 
 def _check_key(key: bytes) -> None:
@@ -84,6 +95,7 @@ def _failure(version: int) -> Any:
 
 
 _failed = {2: _failure(2), 3: _failure(3)}
+_REPLIES = {version: (OK, failed) for version, failed in _failed.items()}
 
 
 def _set_if(session: RespSession, args: list[bytes]) -> None:

@@ -80,7 +80,7 @@ class Engine:
         self.workers = worker_count(settings)
         self._store = AsyncStore(database.kv)
         self._completions = Completions(wake)
-        self.keys = Keys(self._store)
+        self.keys = Keys(self._store, metrics)
         self.searches = SearchPool(self.workers, self._completions, metrics.batch_size)
         self.changes = Changes(self._completions)
         self._others = ThreadPoolExecutor(_OTHER_THREADS, thread_name_prefix="skeg-other")

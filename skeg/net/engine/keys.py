@@ -6,6 +6,7 @@ batch, whichever connection they came from. Nobody is answered before the commit
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from skeg.durability import Durability
 from skeg.errors import ClosedError, SkegError, StorageError
 from skeg.kv import AsyncStore, Ticket
 from skeg.kv.aio import Operation
+from skeg.net.metrics import Metrics
 from skeg.net.session import Session, Slot
 
 Finish = Callable[[list[Any]], bytes]
@@ -46,12 +48,15 @@ class Keys:
     Parameters
     ----------
     store : AsyncStore
+    metrics : Metrics
     """
 
-    def __init__(self, store: AsyncStore) -> None:
+    def __init__(self, store: AsyncStore, metrics: Metrics) -> None:
         self._store = store
+        self._metrics = metrics
         self._levels: dict[Durability, _Level] = {}
         self.cached = store.cached
+        self.get_at_once = store.get_at_once
         self.all_cached = store.all_cached
         self.size_bound = store.size_bound
 
@@ -115,20 +120,24 @@ class Keys:
 
     def _hold(self, batch: _Level, ticket: Ticket) -> None:
         """Keep the answers back until the commit; when it fails they become errors."""
-        slots: dict[Session, Slot] = {}
-        for session, *_ in batch.takers:
-            if session not in slots:
-                slots[session] = session.hold()
+        sessions = dict.fromkeys([session for session, *_ in batch.takers])
         for _, settled in batch.settled:
-            for session, *_ in settled:
-                if session not in slots:
-                    slots[session] = session.hold()
+            sessions.update(dict.fromkeys([session for session, *_ in settled]))
+        slots = {session: session.hold() for session in sessions}
+        # Counted together: they began in one tick, and end together.
+        started = min(slot.started for slot in slots.values())
+        operations: list[int] = []
+        for slot in slots.values():
+            operations += slot.operations
+            slot.operations = []
 
         def settle(error: StorageError | None) -> None:
             if error is not None:
                 _fail(batch, slots, error)
             for session, slot in slots.items():
                 session.release(slot)
+            if operations:
+                self._metrics.observe_many(operations, time.perf_counter() - started)
 
         self._store.when_durable(ticket, settle)
 

@@ -8,6 +8,8 @@ than its size says.
 
 from __future__ import annotations
 
+import re
+
 import attrs
 
 RUN_MIN = 4
@@ -39,6 +41,10 @@ class Run:
         return [[self.name, *arguments] for arguments in zip(*self.columns, strict=True)]
 
 
+# A command of two words, up to the second.
+_HEAD = re.compile(rb"\*2\r\n\$([0-9]{1,2})\r\n([A-Za-z.]+)\r\n\$([0-9]{1,3})\r\n")
+
+
 def find_run(data: bytes) -> Run | None:
     """The run that a chunk is, or None if it is not one: then nothing is said about it.
 
@@ -47,6 +53,12 @@ def find_run(data: bytes) -> Run | None:
     data : bytes
         From the beginning of a command.
     """
+    head = _HEAD.match(data)
+    if head is not None and data[-2:] == b"\r\n":
+        # If words of the same length are all that stands between heads that are the same, then no head is in a word.
+        words = data[head.end() : -2].split(b"\r\n" + head[0])
+        if len(words) >= RUN_MIN and {*map(len, words)} == {int(head[3])} and int(head[1]) == len(head[2]):
+            return Run(head[2], [words])
     n_words = data[1] - 0x30 if data[:1] == b"*" and data[2:4] == b"\r\n" else 0
     if not 2 <= n_words <= _WORDS_MAX or data[-2:] != b"\r\n":
         return None

@@ -86,7 +86,7 @@ class Processes:
             self._become(number, ours, theirs)
         theirs.close()
         self._channels[number], self._pids[number] = ours, pid
-        self._log.info("process started", extra={"process": number, "pid": pid})
+        self._log.info("process started", extra={"number": number, "pid": pid})
 
     def _become(self, number: int, ours: socket.socket, theirs: socket.socket) -> None:
         """In the new process: serve, and never return."""
@@ -104,7 +104,7 @@ class Processes:
             self._serve(number, theirs)
             code = 0
         except BaseException:  # noqa: BLE001 - whatever it is, it ends here and not in what the parent was doing
-            self._log.exception("process failed", extra={"process": number})
+            self._log.exception("process failed", extra={"number": number})
         finally:
             logging.shutdown()
             os._exit(code)
@@ -129,7 +129,7 @@ class Processes:
         for number, pid in enumerate(self._pids):
             if self._is_stopping or not pid or os.waitpid(pid, os.WNOHANG)[0] == 0:
                 continue
-            self._log.error("process died", extra={"process": number, "pid": pid})
+            self._log.error("process died", extra={"number": number, "pid": pid})
             channel = self._channels[number]
             if channel is not None:
                 channel.close()

@@ -13,6 +13,7 @@ import numpy as np
 
 from skeg.database import Database, open_database
 from skeg.files import AnyPath
+from skeg.kv import StoreOptions
 from skeg.net.access import Access
 from skeg.net.commands import TABLE
 from skeg.net.metrics import Metrics
@@ -44,7 +45,9 @@ def serve(path: AnyPath, settings: ServerSettings, started: Started = lambda _: 
         The database can't be opened, a port is taken, or there is no password in the file.
     """
     access = Access.of_file(settings.password_file)
-    database = open_database(path, mode="r" if settings.mode == "serve" else "rw", shards=settings.shards)
+    options = StoreOptions(cache_bytes=settings.cache_bytes, durability=settings.default_durability)
+    mode = "r" if settings.mode == "serve" else "rw"
+    database = open_database(path, mode=mode, shards=settings.shards, options=options)
     try:
         warm(database)
         sockets = listen(settings)

@@ -1,0 +1,85 @@
+"""A run is what the parser would find, or nothing is said."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from skeg.net.limits import Limits
+from skeg.net.resp.encode import encode_command
+from skeg.net.resp.requests import RequestParser
+from skeg.net.resp.runs import RUN_BYTES_MIN, RUN_MIN, find_run
+
+
+def parsed(data):
+    parser = RequestParser(Limits())
+    commands = parser.feed(data)
+    return None if parser.pending or parser.error else commands
+
+
+@pytest.mark.parametrize("name", [b"GET", b"get", b"Echo"])
+@pytest.mark.parametrize("size", [0, 1, 16, 99, 999])
+def test_commands_that_are_alike_are_a_run(name, size):
+    words = [bytes([65 + i]) * size for i in range(9)]
+    run = find_run(b"".join(encode_command([name, word]) for word in words))
+    assert (name, [words], 9) == (run.name, run.columns, run.count)
+
+
+def test_a_word_may_hold_the_end_of_a_line_and_what_looks_like_a_head():
+    words = [b"\r\n*2\r\n$3\r\nGET\r\n$21"] * 4 + [b"x" * 21] * 4
+    data = b"".join(encode_command([b"GET", word]) for word in words)
+    assert words == find_run(data).columns[0]
+
+
+def test_words_may_differ_in_length():
+    commands = [[b"SET", b"k" * i, b"v" * (20 - i)] for i in range(10)]
+    run = find_run(b"".join(map(encode_command, commands)))
+    assert commands == run.commands()
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        [[b"GET", b"a"]] * (RUN_MIN - 1),
+        [[b"PING"]] * 9,
+        [[b"SET", b"a", b"b", b"NX"]] * 9,
+        [[b"GET", b"a"]] * 9 + [[b"SET", b"a", b"b"]],
+        [[b"GET", b"a"]] * 9 + [[b"DEL", b"a"]],
+        [[b"SET", b"a", b"\r\n"]] * 9,
+        [[b"SET", b"a", b"b" * 600]] * 9,
+    ],
+)
+def test_nothing_is_said_of_what_is_no_run(commands):
+    assert find_run(b"".join(map(encode_command, commands))) is None
+
+
+def test_a_run_that_is_cut_anywhere_is_none():
+    data = encode_command([b"GET", b"key"]) * 6
+    whole = {len(encode_command([b"GET", b"key"])) * n for n in range(RUN_MIN, 7)}
+    assert whole == {end for end in range(len(data) + 1) if find_run(data[:end]) is not None}
+    assert min(whole) >= RUN_BYTES_MIN
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_said_agrees_with_the_parser(seed):
+    """Words are made of what heads are made of, and bytes are changed."""
+    rng = random.Random(seed)
+    pieces = [b"", b"a", b"\r\n", b"*2\r\n$3\r\nGET\r\n$1\r\n", b"$1\r\na", b"xyz", b"*2", b"\r"]
+    found = 0
+    for _ in range(400):
+        size = rng.choice([None, 1, 3])
+        count = rng.randrange(3, 9)
+
+        def word(size=size):
+            return b"".join(rng.choices(pieces, k=2)) if size is None else bytes(rng.choices(b"a\r\n$*", k=size))
+
+        words = rng.choice([1, 2])
+        data = bytearray(b"".join(encode_command([b"GET", *(word() for _ in range(words))]) for _ in range(count)))
+        if rng.random() < 0.5:
+            data[rng.randrange(len(data))] = rng.choice(b"$*\r\n123a")
+        run = find_run(bytes(data))
+        if run is not None:
+            found += 1
+            assert parsed(bytes(data)) == run.commands()
+    assert found > 20
