@@ -148,7 +148,7 @@ class RespSession(Session):
         if not self.is_authenticated:
             self.say(ErrorReply(f"NOAUTH {NO_AUTH}"))
         else:
-            self.say(ErrorReply(f"ERR unknown command '{name[:128].upper().decode(errors='replace')}'"))
+            self.say(ErrorReply(f"ERR {_unknown(name)}"))
         return True
 
     def _admits(self, lane: Lane) -> bool:
@@ -269,12 +269,25 @@ def refusal(error: CommandError) -> ErrorReply:
     return ErrorReply(f"{error.code} {error.text}")
 
 
-def index_name(name: bytes) -> str:
-    """The name of an index, or `CommandError` if it can't be one."""
+def name_text(name: bytes) -> str:
+    """A name as text, whatever it is."""
     try:
-        text = name.decode()
+        return name.decode()
     except UnicodeDecodeError as error:
         raise CommandError("name must be UTF-8") from error
+
+
+def _unknown(name: bytes) -> str:
+    """What is said about a command that there is not."""
+    try:
+        return f"unknown command '{name.upper().decode()[:128]}'"
+    except UnicodeDecodeError:
+        return "invalid utf-8 in command name"
+
+
+def index_name(name: bytes) -> str:
+    """The name of an index, or `CommandError` if it can't be one."""
+    text = name_text(name)
     if "::" in text:
         raise CommandError("VINDEX name must not contain '::' (reserved for tenant scoping)")
     try:

@@ -12,7 +12,7 @@ from skeg.net.engine.changes import Put, Remove
 from skeg.net.engine.searches import Found
 from skeg.net.failures import CommandError
 from skeg.net.resp.encode import Status, encode_hits
-from skeg.net.resp_session import KnownSearch, RespSession, index_name
+from skeg.net.resp_session import KnownSearch, RespSession, index_name, name_text
 from skeg.net.session import Lane
 from skeg.net.text import U32_MAX, unsigned
 from skeg.net.vectors import DIM_MAX, ID_MAX, check_dim, plan_of
@@ -48,13 +48,14 @@ def vindex_list(session: RespSession, _: list[bytes]) -> None:
 
 
 def vindex_create(session: RespSession, args: list[bytes]) -> None:
-    """SKEG.VINDEX.CREATE name dim kind backend."""
-    name = index_name(args[1])
+    """SKEG.VINDEX.CREATE name dim [kind] backend; the kind is chosen by dimension if it is not given."""
+    name_text(args[1])
     dim = unsigned(args[2], U32_MAX)
     if dim is None:
         raise CommandError("dim must be a non-negative u32")
-    kind = _choice("kind", args[3], KINDS)
-    backend = _choice("backend", args[4], BACKENDS)
+    kind = _choice("kind", args[3], KINDS) if len(args) == 5 else None
+    backend = _choice("backend", args[-1], BACKENDS)
+    name = index_name(args[1])
     if dim == 0:
         raise CommandError("storage error: vindex dim must be positive")
     if dim > DIM_MAX:
@@ -126,14 +127,15 @@ def vmset(session: RespSession, args: list[bytes]) -> None:
     """SKEG.VMSET name (id vector payload)+; an empty payload is none. Of an id that comes again the last counts."""
     if len(args) % 3 != 2:
         raise CommandError(session.command_error())
-    name, index = session.index(args[1])
     items: dict[int, tuple[bytes, bytes | None]] = {}
     for at in range(2, len(args), 3):
         vector_id = _id(args[at])
         _check_floats(args[at + 1])
-        check_dim(name, index, args[at + 1], "vector")
         items.pop(vector_id, None)
         items[vector_id] = (args[at + 1], args[at + 2] or None)
+    name, index = session.index(args[1])
+    for vector, _ in items.values():
+        check_dim(name, index, vector, "vector")
     vectors = b"".join([vector for vector, _ in items.values()])
     put = Put(index, list(items), vectors, [payload for _, payload in items.values()], session.level, _nobody)
     count = (len(args) - 2) // 3
@@ -290,7 +292,7 @@ COMMANDS = [
         name="SKEG.VINDEX.LIST", run=vindex_list, arity=(0, 0), lane=Lane.ALONE, summary="The indexes", **_VECTOR
     ),
     Command(
-        name="SKEG.VINDEX.CREATE", run=vindex_create, arity=(4, 4), lane=Lane.ALONE, is_write=True,
+        name="SKEG.VINDEX.CREATE", run=vindex_create, arity=(3, 4), lane=Lane.ALONE, is_write=True,
         wants="name dim kind backend", summary="Make an index", **_VECTOR,
     ),
     Command(

@@ -75,7 +75,7 @@ class Connection(asyncio.Protocol):
                 hub.log.warning("connection closed: too many bytes of unfinished requests", extra={"peer": self.peer})
                 self.abort()
                 return
-        if session.inbox:
+        if session.inbox or session.is_ending:
             if not self.is_queued:
                 hub.begin(self)
             if len(session.inbox) > INBOX_MAX and self._is_read:
