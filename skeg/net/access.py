@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from pathlib import Path
 
 from skeg.errors import ParameterError, StorageError
+from skeg.net.failures import UNASKED_PASSWORD, WRONG_PASSWORD, CommandError
+from skeg.net.limits import Limits
 
 PASSWORD_BYTES_MAX = 4096
 
@@ -52,6 +55,55 @@ class Access:
             return False
         is_right = hmac.compare_digest(_digest(password), self._digest)
         return is_right and user == b"default"
+
+
+class Gate:
+    """Whether the client of one connection has given the password, or needs none.
+
+    Parameters
+    ----------
+    access : Access
+    limits : Limits
+        Of requests, once the client may do anything.
+    on_failure : callable
+        Called for each wrong password.
+
+    Attributes
+    ----------
+    is_passed : bool
+        Whether the client may do anything.
+    """
+
+    def __init__(self, access: Access, limits: Limits, on_failure: Callable[[], None]) -> None:
+        self._access = access
+        self._limits = limits
+        self._on_failure = on_failure
+        self._failures = 0
+        self.is_passed = access.is_open
+
+    @property
+    def limits(self) -> Limits:
+        """How much is believed of the client."""
+        return self._limits if self.is_passed else Limits.before_auth()
+
+    @property
+    def is_worn_out(self) -> bool:
+        """Whether so many passwords were wrong that the connection has to end."""
+        return self._failures >= FAILURES_MAX
+
+    def give(self, password: bytes, user: bytes = b"default") -> None:
+        """Pass with the right password; `CommandError` for a wrong one, or if none is needed."""
+        if self._access.is_open:
+            raise CommandError(UNASKED_PASSWORD)
+        if not self._access.admits(password, user):
+            self._failures += 1
+            self._on_failure()
+            raise CommandError(WRONG_PASSWORD, "WRONGPASS")
+        self.is_passed = True
+
+    def reset(self) -> None:
+        """Be as for a new connection."""
+        self.is_passed = self._access.is_open
 
 
 def read_password(path: Path) -> bytes:

@@ -23,7 +23,7 @@ from skeg.net.binary.replies import (
 )
 from skeg.net.binary_session import BinarySession, Handlers, MissingError
 from skeg.net.engine.changes import Put, Remove
-from skeg.net.failures import UNASKED_PASSWORD, WRONG_PASSWORD, CommandError
+from skeg.net.failures import CommandError
 from skeg.net.vectors import ID_MAX, check_dim, index_named, plan_of
 
 # --- connection
@@ -41,10 +41,7 @@ def hello(session: BinarySession, _: rq.NativeHello) -> None:
 
 def auth(session: BinarySession, request: rq.Auth) -> None:
     """The password."""
-    if session.access.is_open:
-        raise CommandError(UNASKED_PASSWORD)
-    if not session.authenticate(request.password):
-        raise CommandError(WRONG_PASSWORD)
+    session.authenticate(request.password)
     session.say()
 
 
@@ -66,7 +63,7 @@ def get(session: BinarySession, request: rq.Get) -> None:
 def _reserve_room(session: BinarySession, keys: list[bytes]) -> None:
     """Refuse a reply that no reader takes, before anything of it is read."""
     wanted = sum(map(session.engine.keys.size_bound, keys)) + session.batch_bytes * len(keys)
-    if wanted > 2 * session.limits.frame_bytes_max:
+    if wanted > 2 * session.gate.limits.frame_bytes_max:
         raise CommandError(f"storage error: reply of up to {wanted} bytes")
     session.out_bytes += wanted
 

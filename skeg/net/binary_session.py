@@ -8,7 +8,7 @@ from typing import Any
 from skeg.durability import Durability
 from skeg.errors import NotFoundError, ProtocolError, SkegError
 from skeg.kv.aio import Operation
-from skeg.net.access import FAILURES_MAX, Access
+from skeg.net.access import Gate
 from skeg.net.binary import requests as rq
 from skeg.net.binary.frames import Code, Flags, Frame, FrameParser, Op
 from skeg.net.binary.replies import (
@@ -20,7 +20,6 @@ from skeg.net.engine.changes import Put, Remove
 from skeg.net.engine.engine import Engine
 from skeg.net.engine.searches import Found, Plan, Search
 from skeg.net.failures import NO_AUTH, READ_ONLY, CommandError, failure_of
-from skeg.net.limits import Limits
 from skeg.net.session import Lane, Link, Session
 
 _WRITES = frozenset((Op.SET, Op.DEL, Op.MSET, Op.VSET, Op.VDEL, Op.VINDEX_CREATE, Op.VINDEX_DROP))
@@ -48,9 +47,7 @@ class BinarySession(Session):
         What begins a request, by its type.
     operations : mapping
         Numbers of the measured operations, by name.
-    access : Access
-    limits : Limits
-        Of frames, once the client may do anything.
+    gate : Gate
     number : int
         Of the connection.
     """
@@ -61,28 +58,18 @@ class BinarySession(Session):
         engine: Engine,
         handlers: Handlers,
         operations: dict[str, int],
-        access: Access,
-        limits: Limits,
+        gate: Gate,
         number: int,
     ) -> None:
-        super().__init__(link)
+        super().__init__(link, gate)
         self.engine = engine
         self.number = number
         self._handlers = handlers
-        self.access = access
-        self._is_authenticated = access.is_open
-        self._failures = 0
-        self.limits = limits
-        self._parser = FrameParser(limits if access.is_open else Limits.before_auth())
+        self._parser = FrameParser(gate.limits)
         self._numbers = {op: operations.get(_MEASURED_AS.get(op, ""), 0) for op in Op}
         # The request that is being begun.
         self.frame: Frame
         self.level = engine.durability
-
-    @property
-    def is_authenticated(self) -> bool:
-        """Whether the client has given the password, or needs none."""
-        return self._is_authenticated
 
     @property
     def pending(self) -> int:
@@ -124,7 +111,7 @@ class BinarySession(Session):
         return True
 
     def _check_allowed(self, frame: Frame) -> None:
-        if not self._is_authenticated and frame.op not in {Op.AUTH, Op.NATIVE_HELLO}:
+        if not self.gate.is_passed and frame.op not in {Op.AUTH, Op.NATIVE_HELLO}:
             raise CommandError(NO_AUTH)
         if frame.op in _WRITES:
             if self.engine.is_read_only:
@@ -174,16 +161,13 @@ class BinarySession(Session):
 
         self.engine.keys.add(self, self.level, operations, finish)
 
-    def authenticate(self, password: bytes) -> bool:
-        """Whether the password is right; then the client may do everything."""
-        if not self.access.admits(password):
-            self._failures += 1
-            self.engine.metrics.auth_failure()
-            self.is_ending = self.is_ending or self._failures >= FAILURES_MAX
-            return False
-        self._is_authenticated = True
-        self._parser.limits = self.limits
-        return True
+    def authenticate(self, password: bytes) -> None:
+        """Let the client do everything if the password is right; else `CommandError`."""
+        try:
+            self.gate.give(password)
+        finally:
+            self.check_gate()
+        self._parser.limits = self.gate.limits
 
     def run(self, function: Callable[[], Any], encode: Callable[[Any], bytes], index: str | None = None) -> None:
         """Call a function on another thread; ``encode`` makes the payload of its result."""
@@ -224,5 +208,5 @@ _MEASURED_AS = {
     Op.MEXISTS: "exists", Op.VSET: "vset", Op.VDEL: "vdel", Op.VGET: "skeg_vget", Op.VSEARCH: "vsearch",
     Op.PING: "ping", Op.STATS: "skeg_stats", Op.SHARDS: "skeg_shards", Op.VINDEX_CREATE: "skeg_vindex_create",
     Op.VINDEX_DROP: "skeg_vindex_drop", Op.VINDEX_LIST: "skeg_vindex_list", Op.AUTH: "auth",
-    Op.NATIVE_HELLO: "hello",
+    Op.NATIVE_HELLO: "hello", Op.FLUSH: "flush",
 }  # fmt: skip

@@ -8,13 +8,12 @@ from typing import Any, NamedTuple
 from skeg.catalog import check_name
 from skeg.errors import ParameterError, SkegError
 from skeg.kv.aio import Operation
-from skeg.net.access import FAILURES_MAX, Access
+from skeg.net.access import Gate
 from skeg.net.commands.table import Command, Table
 from skeg.net.engine.changes import Put, Remove
 from skeg.net.engine.engine import Engine
 from skeg.net.engine.searches import Found, Plan, Search
 from skeg.net.failures import NO_AUTH, READ_ONLY, CommandError, failure_of
-from skeg.net.limits import Limits
 from skeg.net.resp.encode import ErrorReply
 from skeg.net.resp.encode import encode as encode_value
 from skeg.net.resp.requests import Malformed, RequestParser
@@ -41,18 +40,15 @@ class RespSession(Session):
     link : Link
     engine : Engine
     table : Table
-    access : Access
-    limits : Limits
-        Of requests, once the client may do anything.
+    gate : Gate
     number : int
         Of the connection.
     """
 
-    def __init__(self, link: Link, engine: Engine, table: Table, access: Access, limits: Limits, number: int) -> None:
-        super().__init__(link)
+    def __init__(self, link: Link, engine: Engine, table: Table, gate: Gate, number: int) -> None:
+        super().__init__(link, gate)
         self.engine = engine
         self.table = table
-        self.access = access
         self.number = number
         self.version = 2
         self.name = b""
@@ -62,10 +58,7 @@ class RespSession(Session):
         self.searches: dict[tuple[bytes, bytes, bytes, int], KnownSearch] = {}
         self.command: Command | None = None  # the last one
         self.operation = 0
-        self._is_authenticated = access.is_open
-        self._failures = 0
-        self._limits = limits
-        self._parser = RequestParser(limits if access.is_open else Limits.before_auth())
+        self._parser = RequestParser(gate.limits)
 
     # --- requests
 
@@ -74,7 +67,7 @@ class RespSession(Session):
         parser = self._parser
         if self.is_ending:
             return
-        if len(data) >= RUN_BYTES_MIN and not parser.pending and self._is_authenticated:
+        if len(data) >= RUN_BYTES_MIN and not parser.pending and self.gate.is_passed:
             run = find_run(data)
             if run is not None:
                 self.inbox.append(run)
@@ -83,11 +76,6 @@ class RespSession(Session):
         if parser.error is not None and not self.is_ending:
             self.inbox.append(Malformed(f"protocol: {parser.error}"))
             self.is_ending = True
-
-    @property
-    def is_authenticated(self) -> bool:
-        """Whether the client has given the password, or needs none."""
-        return self._is_authenticated
 
     @property
     def pending(self) -> int:
@@ -114,7 +102,7 @@ class RespSession(Session):
         try:
             if not command.takes(len(request) - 1):
                 raise CommandError(command.arity_error())  # noqa: TRY301 - one place that answers errors
-            if command.is_write or not self._is_authenticated:
+            if command.is_write or not self.gate.is_passed:
                 self._check_allowed(command)
                 self.batch_bytes += sum(map(len, request))
             command.run(self, request)
@@ -145,7 +133,7 @@ class RespSession(Session):
     def _start_unknown(self, name: bytes) -> bool:
         if self.slots and self.lane is not Lane.KEYS:
             return False
-        if not self.is_authenticated:
+        if not self.gate.is_passed:
             self.say(ErrorReply(f"NOAUTH {NO_AUTH}"))
         else:
             self.say(ErrorReply(f"ERR {_unknown(name)}"))
@@ -155,29 +143,26 @@ class RespSession(Session):
         return self.admits(lane) and (lane is Lane.KEYS or not self.engine.is_full)
 
     def _check_allowed(self, command: Command) -> None:
-        if not self.is_authenticated and not command.is_open:
+        if not self.gate.is_passed and not command.is_open:
             raise CommandError(NO_AUTH, "NOAUTH")
         if command.is_write and self.engine.is_read_only:
             raise CommandError(READ_ONLY, "READONLY")
 
-    def authenticate(self, user: bytes, password: bytes) -> bool:
-        """Whether the password is right; then the client may do everything."""
-        if not self.access.admits(password, user):
-            self._failures += 1
-            self.engine.metrics.auth_failure()
-            self.is_ending = self.is_ending or self._failures >= FAILURES_MAX
-            return False
-        self._is_authenticated = True
-        self._parser.limits = self._limits
-        return True
+    def authenticate(self, user: bytes, password: bytes) -> None:
+        """Let the client do everything if the password is right; else `CommandError`."""
+        try:
+            self.gate.give(password, user)
+        finally:
+            self.check_gate()
+        self._parser.limits = self.gate.limits
 
     def reset(self) -> None:
         """Forget what the client has chosen, its password included."""
         self.version = 2
         self.name = b""
         self.level = self.engine.durability
-        self._is_authenticated = self.access.is_open
-        self._parser.limits = self._limits if self.is_authenticated else Limits.before_auth()
+        self.gate.reset()
+        self._parser.limits = self.gate.limits
 
     def describe(self) -> str:
         """Words about the connection, as CLIENT LIST shows them."""

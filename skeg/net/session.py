@@ -17,6 +17,8 @@ from collections import deque
 from enum import IntEnum
 from typing import Any, Protocol
 
+from skeg.net.access import Gate
+
 WINDOW = 128
 """Slots of a connection: replies that it can wait for at a time."""
 
@@ -68,10 +70,13 @@ class Session(ABC):
     ----------
     link : Link
         The connection.
+    gate : Gate
+        Keeps out who has not given the password.
     """
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, gate: Gate) -> None:
         self.link = link
+        self.gate = gate
         self.inbox: deque[Any] = deque()
         self.out: list[bytes] = []
         self.out_bytes = 0
@@ -95,11 +100,6 @@ class Session(ABC):
     def pending(self) -> int:
         """Bytes of a request that has not arrived whole."""
 
-    @property
-    @abstractmethod
-    def is_authenticated(self) -> bool:
-        """Whether the client may do everything."""
-
     @abstractmethod
     def receive(self, data: bytes) -> None:
         """Parse what arrived and append the requests to the inbox."""
@@ -111,6 +111,10 @@ class Session(ABC):
     @abstractmethod
     def describe(self) -> str:
         """Words about the connection, ``name=value``."""
+
+    def check_gate(self) -> None:
+        """End after the reply if too many passwords were wrong."""
+        self.is_ending = self.is_ending or self.gate.is_worn_out
 
     # --- one tick
 

@@ -7,7 +7,7 @@ from typing import Any
 import skeg
 from skeg.durability import Durability
 from skeg.net.commands.table import Command
-from skeg.net.failures import NO_AUTH, UNASKED_PASSWORD, WRONG_PASSWORD, CommandError
+from skeg.net.failures import NO_AUTH, CommandError
 from skeg.net.resp.encode import Status
 from skeg.net.resp_session import RespSession
 from skeg.net.text import signed, unsigned
@@ -45,23 +45,16 @@ def select(session: RespSession, args: list[bytes]) -> None:
 def auth(session: RespSession, args: list[bytes]) -> None:
     """AUTH [user] password."""
     user = args[1] if len(args) == 3 else b"default"
-    _authenticate(session, user, args[-1])
+    session.authenticate(user, args[-1])
     session.say(_OK)
-
-
-def _authenticate(session: RespSession, user: bytes, password: bytes) -> None:
-    if session.access.is_open:
-        raise CommandError(UNASKED_PASSWORD)
-    if not session.authenticate(user, password):
-        raise CommandError(WRONG_PASSWORD, "WRONGPASS")
 
 
 def hello(session: RespSession, args: list[bytes]) -> None:
     """HELLO [2 | 3 [AUTH user password] [SETNAME name]]; nothing changes if any of it is wrong."""
     version, login, name = _hello_clauses(session, args)
     if login is not None:
-        _authenticate(session, *login)
-    if not session.is_authenticated:
+        session.authenticate(*login)
+    if not session.gate.is_passed:
         raise CommandError(NO_AUTH, "NOAUTH")
     session.version = version
     if name is not None:

@@ -96,6 +96,10 @@ _MEASURED_AS = {
 }  # fmt: skip
 
 
+# Operations of the binary protocol that have no command.
+_MEASURED_ELSEWHERE = ["flush"]
+
+
 class Table:
     """All commands, by name in any case.
 
@@ -107,6 +111,7 @@ class Table:
     def __init__(self, commands: Sequence[Command]) -> None:
         known = list(_MEASURED_AS.values())
         self.operations = known + [_measured(c.name) for c in commands if c.name not in _MEASURED_AS]
+        self.operations += _MEASURED_ELSEWHERE
         numbers = {name: number for number, name in enumerate(self.operations)}
         self._by_name: dict[bytes, Command] = {}
         for command in commands:

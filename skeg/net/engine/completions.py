@@ -56,4 +56,7 @@ class Completions:
         waiting = self._waiting
         for _ in range(len(waiting)):
             done, result = waiting.popleft()
-            done(result)
+            try:
+                done(result)
+            except Exception:  # noqa: BLE001 - a mistake of ours costs one reply, not those behind it
+                _log.exception("reply failed")

@@ -147,7 +147,7 @@ class Hub:
         quiet = now - connection.last_heard
         if stall and session.pending and quiet > stall:
             return "the rest of a request did not come"
-        if stall and not session.is_authenticated and now - connection.opened > stall:
+        if stall and not session.gate.is_passed and now - connection.opened > stall:
             return "no password was given"
         if idle and quiet > idle and not session.slots and not session.inbox:
             return "idle"

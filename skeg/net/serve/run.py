@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import logging
+import resource
 import socket
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -23,6 +24,9 @@ from skeg.net.serve.server import Server
 from skeg.net.settings import ServerSettings
 
 _log = logging.getLogger("skeg.server")
+
+OTHER_FILES = 1024
+"""Files that a server has open beside its connections, at most."""
 
 Started = Callable[[Mapping[str, socket.socket]], None]
 """Told the listening sockets when clients can connect."""
@@ -44,6 +48,7 @@ def serve(path: AnyPath, settings: ServerSettings, started: Started = lambda _: 
     SkegError
         The database can't be opened, a port is taken, or there is no password in the file.
     """
+    _allow_files(settings.max_clients)
     access = Access.of_file(settings.password_file)
     options = StoreOptions(cache_bytes=settings.cache_bytes, durability=settings.default_durability)
     mode = "r" if settings.mode == "serve" else "rw"
@@ -66,6 +71,16 @@ def serve(path: AnyPath, settings: ServerSettings, started: Started = lambda _: 
         _run(server.run_adopting(channel, lambda: None))
 
     Processes(settings.processes, sockets, work, settings.drain_timeout_s).run(lambda: started(sockets))
+
+
+def _allow_files(connections: int) -> None:
+    """Let this process have as many files open as it takes connections, as far as the system allows."""
+    soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + OTHER_FILES
+    if most != resource.RLIM_INFINITY:
+        wanted = min(wanted, most)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def warm(database: Database) -> None:

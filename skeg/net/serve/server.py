@@ -15,7 +15,7 @@ from typing import Any
 
 from skeg.database import Database
 from skeg.net import http
-from skeg.net.access import Access
+from skeg.net.access import Access, Gate
 from skeg.net.binary_commands import HANDLERS
 from skeg.net.binary_session import BinarySession
 from skeg.net.commands import TABLE
@@ -131,12 +131,13 @@ class Server:
         return partial(Connection, self.hub, make)
 
     def _resp(self, connection: Connection) -> RespSession:
-        return RespSession(connection, self.engine, TABLE, self._access, self._limits, self._number())
+        return RespSession(connection, self.engine, TABLE, self._gate(), self._number())
 
     def _binary(self, connection: Connection) -> BinarySession:
-        return BinarySession(
-            connection, self.engine, HANDLERS, self._operations, self._access, self._limits, self._number()
-        )
+        return BinarySession(connection, self.engine, HANDLERS, self._operations, self._gate(), self._number())
+
+    def _gate(self) -> Gate:
+        return Gate(self._access, self._limits, self._metrics.auth_failure)
 
     def _number(self) -> int:
         self._numbers += 1

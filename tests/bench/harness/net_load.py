@@ -42,8 +42,13 @@ class LoadError(EngineError):
     """A server answered with an error, or not at all."""
 
 
-def search_requests(protocol: str, name: str, queries: Any, k: int, list_size: int) -> list[bytes]:
-    """One request for each row of float32 queries."""
+def search_requests(
+    protocol: str, name: str, queries: Any, k: int, list_size: int, batch: int | None = None
+) -> list[bytes]:
+    """One request for each row of float32 queries, or for so many rows at a time."""
+    if batch is not None:
+        parts = [queries[i : i + batch].tobytes() for i in range(0, len(queries) - batch + 1, batch)]
+        return [command("SKEG.VSEARCH", name, k, list_size, part, "BATCH", batch) for part in parts]
     if protocol == "binary":
         return [frame(OP_VSEARCH, i, vsearch_payload(name, k, list_size, q.tobytes())) for i, q in enumerate(queries)]
     return [command("SKEG.VSEARCH", name, k, list_size, query.tobytes()) for query in queries]
@@ -57,8 +62,8 @@ def write_requests(protocol: str, name: str, first_id: int, vectors: Any) -> lis
     return [command("SKEG.VSET", name, i, vector) for i, vector in numbered]
 
 
-def whole(protocol: str, k: int) -> Callable[[bytes], bool]:
-    """Whether bytes are the whole reply with k hits.
+def whole(protocol: str, k: int, batch: int | None = None) -> Callable[[bytes], bool]:
+    """Whether bytes are the whole reply with k hits, or with those of so many queries.
 
     The texts of ids and scores hold no line ends, so that lines can be counted: of an array in RESP2 one for itself,
     and two for each id and for each score.
@@ -66,7 +71,7 @@ def whole(protocol: str, k: int) -> Callable[[bytes], bool]:
     if protocol == "binary":
         size = HEADER.size + 4 + 12 * k
         return lambda data: len(data) >= size
-    lines = 1 + 4 * k
+    lines = 1 + 4 * k if batch is None else 1 + batch * (1 + 4 * k)
     return lambda data: data.count(b"\r\n") >= lines
 
 
@@ -123,7 +128,7 @@ class Load:
             os.sched_setaffinity(0, cores)
         self._port, self._protocol, self._name, self._k = port, protocol, name, k
         self._queries = np.load(queries).astype("<f4")
-        self._requests: dict[int, list[bytes]] = {}
+        self._requests: dict[tuple[int, int | None], list[bytes]] = {}
 
     def found(self, list_size: int) -> Any:
         """Ids (n, k) that each query finds, -1 where there are fewer; not timed."""
@@ -142,26 +147,31 @@ class Load:
                 row[: len(ids)] = ids
         return rows
 
-    def run(self, list_size: int, connections: int, seconds: float) -> dict[str, float]:
-        """Search for some seconds; returns queries a second, milliseconds of calls, and what it cost this process."""
-        requests = self._made(list_size)
+    def run(self, list_size: int, connections: int, seconds: float, batch: int | None = None) -> dict[str, float]:
+        """Search for some seconds; returns queries a second, milliseconds of calls, and what it cost this process.
+
+        With ``batch`` each request, of RESP, has so many queries.
+        """
+        requests = self._made(list_size, batch)
         links = [connected(self._port) for _ in range(connections)]
         gc.collect()
         gc.disable()
         try:
             cpu = time.process_time()
-            taken, elapsed = _ask(links, requests, whole(self._protocol, self._k), seconds)
+            taken, elapsed = _ask(links, requests, whole(self._protocol, self._k, batch), seconds)
             cpu = time.process_time() - cpu
         finally:
             gc.enable()
             for link in links:
                 link.close()
-        return {"qps": len(taken) / elapsed, "client_cpu": cpu / elapsed, "calls": len(taken), **quantiles(taken)}
+        queries = len(taken) * (batch or 1)
+        return {"qps": queries / elapsed, "client_cpu": cpu / elapsed, "calls": len(taken), **quantiles(taken)}
 
-    def _made(self, list_size: int) -> list[bytes]:
-        if list_size not in self._requests:
-            self._requests[list_size] = search_requests(self._protocol, self._name, self._queries, self._k, list_size)
-        return self._requests[list_size]
+    def _made(self, list_size: int, batch: int | None = None) -> list[bytes]:
+        key = (list_size, batch)
+        if key not in self._requests:
+            self._requests[key] = search_requests(self._protocol, self._name, self._queries, self._k, list_size, batch)
+        return self._requests[key]
 
 
 def _ask(

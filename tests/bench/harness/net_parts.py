@@ -129,6 +129,10 @@ def shares(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 # --- searching
 
 
+BATCH = 16
+BATCHED = f"resp, {BATCH} queries a command"
+
+
 def search(run: Run) -> Iterator[Figure]:
     """Searches over the network beside those in process, and alone."""
     size = run.list_size
@@ -144,6 +148,8 @@ def search(run: Run) -> Iterator[Figure]:
         for protocol, load in loads.items():
             for connections in (run.connections, 1):
                 calls[f"{protocol}, {connections}"] = lambda load=load, n=connections: load("run", size, n, run.seconds)
+        if "resp" in loads:
+            calls[BATCHED] = lambda: loads["resp"]("run", size, run.connections, run.seconds, BATCH)
         for load in loads.values():
             load("run", size, run.connections, WARM_S)
         inside("singles", size, WARM_S)
@@ -153,6 +159,9 @@ def search(run: Run) -> Iterator[Figure]:
     for engine, rounds in speeds.items():
         measured = {**details, "calls": found[engine]} if "process" not in engine else details
         yield Figure("search", "queries", engine, "q/s", rounds, details=measured)
+    if BATCHED in speeds:
+        together = shares(speeds[BATCHED], speeds["in process"])
+        yield Figure("search", "share of in process", BATCHED, "share", together, 0.6, at_most=False)
     for protocol in run.protocols:
         many, one = f"{protocol}, {run.connections}", f"{protocol}, 1"
         yield Figure(
