@@ -213,6 +213,11 @@ def unpack_head(data: Bytes, start: int = 0) -> RecordHead:
     return RecordHead(total, durable, kind_vlen >> 30, kind_vlen & VLEN_MASK, seq_klen >> 16, seq_klen & 0xFFFF)
 
 
+def unpack_klen(data: bytes) -> int:
+    """Length of the key of the record that ``data`` begins with; checks nothing."""
+    return data[16] | data[17] << 8  # as in `unpack_head`, at a fifth of the cost
+
+
 def read_record(data: memoryview, start: int, place: int, offset: int) -> RecordHead | None:
     """Read and check the record at ``data[start:]``, which stands at `offset` of its segment.
 

@@ -192,8 +192,15 @@ class Folder:
 
     def read(self, segment: Segment, offset: int, length: int) -> bytes:
         """Read a range of a segment's file; fewer bytes at its end."""
+        file = self.open(segment)
+        try:
+            data = file.pread(length, offset)
+        except OSError:
+            data = b""
+        if len(data) == length:
+            return data
         with disk_errors(segment.path, "read"):
-            return read_all(self.open(segment), length, offset)
+            return read_all(file, length, offset)  # rarely: then with all precautions
 
     def read_header(self, segment: int) -> fmt.SegmentHeader:
         """Header of a segment that is not known yet."""

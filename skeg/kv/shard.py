@@ -244,7 +244,7 @@ class Shard:
             data = self.folder.read(segment, offset, wanted)
         if len(data) < wanted:
             raise CorruptError(segment.path, "the file ends in a record", offset=offset)
-        return data[fmt.RECORD_BYTES :] if fmt.unpack_head(data).klen == klen else None
+        return data[fmt.RECORD_BYTES :] if fmt.unpack_klen(data) == klen else None
 
     def _where(self, location: int) -> tuple[Segment, int, int]:
         number, offset, nbytes = fmt.unpack_location(location)

@@ -175,7 +175,13 @@ class Session(ABC):
     def release(self, slot: Slot) -> None:
         """What `hold` held back may go out."""
         parts = slot.parts
-        self.settle(slot, parts[0] if len(parts) == 1 else b"".join(parts))
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        if len(self.slots) > 1 or slot.operations:
+            self.settle(slot, data)
+            return
+        self.slots.clear()
+        self.link.send(data)
+        self._go_on()
 
     def reserve(self, lane: Lane, operation: int) -> Slot:
         """A slot for the reply of a request that has just begun; `settle` fills it."""
@@ -202,9 +208,13 @@ class Session(ABC):
                 if done.operations:
                     self.link.answered(done.operations, done.started)
             self.link.send(ready[0] if len(ready) == 1 else b"".join(ready))
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Begin what has waited for a slot, or end."""
         if self.inbox:
             self.link.wake(self)
-        elif self.is_ending and not slots and not self.out:
+        elif self.is_ending and not self.slots and not self.out:
             self.link.finish()
 
     def _append(self, slot: Slot, lane: Lane) -> None:

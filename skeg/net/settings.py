@@ -141,7 +141,18 @@ class ServerSettings:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> ServerSettings:
-        """Settings of a mapping, as a configuration file has them; `ParameterError` for a name that is none."""
+        """Settings of a mapping, as a configuration file has them.
+
+        Parameters
+        ----------
+        values : mapping
+            Settings by name.
+
+        Raises
+        ------
+        ParameterError
+            A name that is none, or a value that can't be.
+        """
         for name in values:
             if name not in cls.names():
                 raise ParameterError("setting", name, f"one of {', '.join(cls.names())}")

@@ -11,6 +11,7 @@ import pytest
 from skeg import ClosedError, ParameterError, ReadOnlyError, SkegError, StorageError, ValueTypeError
 from skeg.kv import AsyncStore, Durability, Store, StoreOptions
 from skeg.kv import format as fmt
+from skeg.kv.aio import FEW
 from skeg.kv.store import open_store
 from tests.kv.test_concurrency_kv import PATIENCE_S, Gate, WatchedOps, until
 
@@ -406,6 +407,13 @@ def test_no_value_is_larger_than_its_bound(store, face, size):
     assert size < face.size_bound(b"a") < size + 200
     store.delete(b"a")
     assert 0 == face.size_bound(b"a")
+
+
+@pytest.mark.parametrize("count", [0, 1, FEW - 1, FEW, FEW + 1])
+def test_set_each_gives_every_key_its_value(store, face, count):
+    pairs = {b"k%d" % i: b"%d" % i for i in range(count)}
+    assert [None, None] == results(face, ("set_each", pairs), ("set_each", pairs))
+    assert pairs == dict(store.scan())
 
 
 # Failures

@@ -30,10 +30,6 @@ class _Code(IntEnum):
     """A code of the binary protocol that has names."""
 
     @classmethod
-    def _names(cls) -> Mapping[str, int]:
-        raise NotImplementedError
-
-    @classmethod
     def from_string(cls, s: str) -> Self:
         """The code of a name, in any case.
 
@@ -47,7 +43,7 @@ class _Code(IntEnum):
         ParameterError
             There is no such name.
         """
-        names = cls._names()
+        names = _NAMES[cls]
         try:
             return cls(names[s.lower()])
         except KeyError:
@@ -62,10 +58,6 @@ class VectorKind(_Code):
     BINARY = 2
     PQ = 3
 
-    @classmethod
-    def _names(cls) -> Mapping[str, int]:
-        return {"f32": 0, "float32": 0, "int8": 1, "binary": 2, "bin": 2, "pq": 3}
-
 
 class VectorKindV2(_Code):
     """How an index stores its vectors, as version 2 of the binary protocol spells it."""
@@ -77,11 +69,6 @@ class VectorKindV2(_Code):
     TQ2 = 4
     TQ4 = 5
 
-    @classmethod
-    def _names(cls) -> Mapping[str, int]:
-        plain = {"f32": 0, "float32": 0, "int8": 1, "binary": 2, "bin": 2}
-        return plain | {"tq1": 3, "turboquant-1": 3, "tq2": 4, "turboquant-2": 4, "tq4": 5, "turboquant-4": 5}
-
 
 class VectorBackend(_Code):
     """What an index searches with: all of its vectors, or a graph on the disk."""
@@ -89,6 +76,12 @@ class VectorBackend(_Code):
     FLAT = 0
     DISK_VAMANA = 1
 
-    @classmethod
-    def _names(cls) -> Mapping[str, int]:
-        return {"flat": 0, "disk": 1, "disk_vamana": 1, "vamana": 1}
+
+_PLAIN = {"f32": 0, "float32": 0, "int8": 1, "binary": 2, "bin": 2}
+_TURBO = {"tq1": 3, "turboquant-1": 3, "tq2": 4, "turboquant-2": 4, "tq4": 5, "turboquant-4": 5}
+
+_NAMES: Mapping[type[_Code], Mapping[str, int]] = {
+    VectorKind: {**_PLAIN, "pq": 3},
+    VectorKindV2: {**_PLAIN, **_TURBO},
+    VectorBackend: {"flat": 0, "disk": 1, "disk_vamana": 1, "vamana": 1},
+}

@@ -38,8 +38,10 @@ class _Level:
         self.takers: list[tuple[Session, int, int, int, Finish]] = []
         # Of each operation that is a batch: replies that are written down, and what stands there if it fails.
         self.settled: list[tuple[int, list[tuple[Session, int, Failure]]]] = []
-        self.pairs: dict[bytes, bytes] | None = None
-        self.room = 0
+        # Of the operation that is a batch and may grow, if there is one; and how many bytes more it takes.
+        self.pairs: dict[bytes, bytes] = {}
+        self.said: list[tuple[Session, int, Failure]] = []
+        self.room = -1
 
 
 class Keys:
@@ -61,41 +63,41 @@ class Keys:
         self.size_bound = store.size_bound
 
     def set(self, session: Session, level: Durability, key: bytes, value: bytes, replies: Replies) -> None:
-        """Give a key a value. The session has said so, and says something else if it turns out to be wrong."""
-        batch, pairs = self._pairs(level, len(key) + len(value))
-        pairs[key] = value
-        self._say(session, batch, replies)
+        """Give a key a value. The session says so now, and something else if it turns out to be wrong."""
+        batch = self._levels.get(level)
+        if batch is None or batch.room < 0:
+            batch = self._with_pairs(level)
+        batch.pairs[key] = value
+        batch.room -= len(value)
+        batch.said.append((session, len(session.out), replies[1]))
+        session.out.append(replies[0])
+        session.is_in_batch = True
 
     def set_run(
         self, session: Session, level: Durability, keys: list[bytes], values: list[bytes], replies: Replies
     ) -> None:
         """Give keys values, as `set` does."""
-        batch, pairs = self._pairs(level, sum(map(len, values)))
-        pairs.update(zip(keys, values, strict=True))
-        self._say(session, batch, replies)
-
-    def _pairs(self, level: Durability, nbytes: int) -> tuple[_Level, dict[bytes, bytes]]:
-        """The batch of a level and its pairs, if so many bytes more fit; else new ones."""
-        batch = self._levels.get(level) or self._new(level)
-        batch.room -= nbytes
-        pairs = batch.pairs
-        if pairs is None or batch.room < 0:
-            batch.pairs = pairs = {}
-            batch.room = _BATCH_BYTES
-            batch.settled.append((len(batch.operations), []))
-            batch.operations.append(("set_many", pairs))
-        return batch, pairs
-
-    def _say(self, session: Session, batch: _Level, replies: Replies) -> None:
-        reply, failure = replies
-        batch.settled[-1][1].append((session, len(session.out), failure))
-        session.out.append(reply)
+        batch = self._with_pairs(level)
+        batch.pairs.update(zip(keys, values, strict=True))
+        batch.room -= sum(map(len, values))
+        batch.said.append((session, len(session.out), replies[1]))
+        session.out.append(replies[0])
         session.is_in_batch = True
+
+    def _with_pairs(self, level: Durability) -> _Level:
+        """The batch of a level, which takes pairs."""
+        batch = self._levels.get(level) or self._new(level)
+        if batch.room < 0:
+            batch.pairs, batch.said = {}, []
+            batch.room = _BATCH_BYTES
+            batch.settled.append((len(batch.operations), batch.said))
+            batch.operations.append(("set_each", batch.pairs))
+        return batch
 
     def add(self, session: Session, level: Durability, operations: Sequence[Operation], finish: Finish) -> None:
         """Have operations executed in order; what ``finish`` makes of their results is the session's next reply."""
         batch = self._levels.get(level) or self._new(level)
-        batch.pairs = None
+        batch.room = -1
         first = len(batch.operations)
         batch.operations += operations
         batch.takers.append((session, len(session.out), first, len(batch.operations), finish))
@@ -120,21 +122,25 @@ class Keys:
 
     def _hold(self, batch: _Level, ticket: Ticket) -> None:
         """Keep the answers back until the commit; when it fails they become errors."""
-        sessions = dict.fromkeys([session for session, *_ in batch.takers])
-        for _, settled in batch.settled:
-            sessions.update(dict.fromkeys([session for session, *_ in settled]))
-        slots = {session: session.hold() for session in sessions}
+        slots: list[tuple[Session, Slot]] = []
+        sessions = [session for session, *_ in batch.takers]
+        for _, said in batch.settled:
+            sessions += [session for session, *_ in said]
+        for session in sessions:
+            if session.is_in_batch:
+                session.is_in_batch = False
+                slots.append((session, session.hold()))
         # Counted together: they began in one tick, and end together.
-        started = min(slot.started for slot in slots.values())
+        started = slots[0][1].started
         operations: list[int] = []
-        for slot in slots.values():
+        for _, slot in slots:
             operations += slot.operations
             slot.operations = []
 
         def settle(error: StorageError | None) -> None:
             if error is not None:
-                _fail(batch, slots, error)
-            for session, slot in slots.items():
+                _fail(batch, dict(slots), error)
+            for session, slot in slots:
                 session.release(slot)
             if operations:
                 self._metrics.observe_many(operations, time.perf_counter() - started)
