@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from skeg.errors import SkegError
+from skeg.kv import Store
 from skeg.net.binary import requests as rq
 from skeg.net.binary.frames import Flags
 from skeg.net.binary.kinds import backend_of_byte, byte_of_backend, byte_of_kind, kind_of_byte, kinds_mask
@@ -90,12 +91,31 @@ def exists(session: BinarySession, request: rq.Exists) -> None:
 
 def mget(session: BinarySession, request: rq.Mget) -> None:
     """Values of keys."""
+    if session.is_apart:
+        store, keys = session.engine.database.kv, request.keys
+        session.run(lambda: _read_up_to(store, keys, session.gate.limits.frame_bytes_max), encode_values)
+        return
     _reserve_room(session, request.keys)
     session.submit([("mget", request.keys)], encode_values)
 
 
+def _read_up_to(store: Store, keys: list[bytes], bytes_max: int) -> list[bytes | None]:
+    """Values of keys; those behind the last that fit a reply are not read, and it is refused then."""
+    values: list[bytes | None] = []
+    room = bytes_max
+    for key in keys:
+        value = store.get(key) if room >= 0 else None
+        values.append(value)
+        room -= len(value or b"")
+    return values
+
+
 def mexists(session: BinarySession, request: rq.Mexists) -> None:
     """Which keys have values."""
+    if session.is_apart:
+        store, keys = session.engine.database.kv, request.keys
+        session.run(lambda: [key in store for key in keys], encode_flags)
+        return
     reply = session.replier()
 
     def finish(results: list[Any]) -> bytes:
@@ -107,7 +127,12 @@ def mexists(session: BinarySession, request: rq.Mexists) -> None:
 
 def mset(session: BinarySession, request: rq.Mset) -> None:
     """Give keys values, in each shard all or none."""
-    session.submit([("set_many", dict(request.pairs))], _nothing)
+    pairs = dict(request.pairs)
+    if session.is_apart:
+        store, level = session.engine.database.kv, session.level
+        session.run(lambda: store.set_many(pairs, durability=level), _nothing)
+        return
+    session.submit([("set_many", pairs)], _nothing)
 
 
 # --- indexes

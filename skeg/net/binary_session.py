@@ -26,6 +26,11 @@ _WRITES = frozenset((Op.SET, Op.DEL, Op.MSET, Op.VSET, Op.VDEL, Op.VINDEX_CREATE
 _CHANGES = frozenset((Op.VSET, Op.VDEL))
 _ALONE = frozenset((Op.VGET, Op.VINDEX_CREATE, Op.VINDEX_DROP, Op.VINDEX_LIST, Op.STATS, Op.SHARDS, Op.FLUSH))
 
+_OF_MANY = frozenset((Op.MGET, Op.MEXISTS, Op.MSET))
+
+APART_BYTES = 8 << 10
+"""Bytes of a request about many keys from which on it is executed on a thread of its own."""
+
 _UNSUPPORTED = Flags.COMPRESSED_LZ4 | Flags.CONTINUATION
 
 
@@ -69,6 +74,7 @@ class BinarySession(Session):
         self._numbers = {op: operations.get(_MEASURED_AS.get(op, ""), 0) for op in Op}
         # The request that is being begun.
         self.frame: Frame
+        self.is_apart = False
         self.level = engine.durability
 
     @property
@@ -90,7 +96,9 @@ class BinarySession(Session):
         """Begin the request of a frame."""
         frame: Frame = request
         op = frame.op
-        lane = _lane(op)
+        # What concerns many keys would hold up everybody else: it gets a thread.
+        self.is_apart = op in _OF_MANY and len(frame.payload) > APART_BYTES
+        lane = Lane.ALONE if self.is_apart else _lane(op)
         if not self.admits(lane) or (lane is not Lane.KEYS and self.engine.is_full):
             return False
         level = Durability.SYNC if frame.flags & Flags.WAIT_DURABLE else self.engine.durability

@@ -80,6 +80,22 @@ def test_keys_and_values(talk):
     )  # fmt: skip
 
 
+def test_requests_about_many_keys(talk):
+    keys = [b"k%d" % i for i in range(3000)]
+    found = told(
+        talk,
+        rq.Mset([(key, key[1:]) for key in keys]),
+        rq.Mexists([*keys, b"none"]),
+        rq.Mget([*keys, b"none"]),
+        rq.Get(b"k2999"),
+    )
+    flags = struct.pack("<I", 3001)
+    values = flags + b"".join(b"\0" + struct.pack("<I", len(key) - 1) + key[1:] for key in keys) + b"\1"
+    assert [b"", flags + b"\1" * 3000 + b"\0", values, b"\4\0\0\x002999"] == found
+    many = pack_frame(1, Op.MGET, 1, struct.pack("<I", 2**18 + 1) + bytes(2 * (2**18 + 1)))
+    assert [(Code.INVALID_REQUEST, "invalid payload: mget of 262145 keys, at most 262144")] == told(talk, many)
+
+
 def test_conditions_of_a_set(talk):
     missed = (Code.NOT_FOUND, "condition of the set not met")
     found, _ = answers(

@@ -364,6 +364,25 @@ def test_a_reply_that_would_be_too_large_is_refused(talk):
     assert 40_000 < len(found[3])
 
 
+def test_commands_on_many_keys(talk):
+    keys = [b"k%d" % i for i in range(3000)]
+    pairs = [word for i, key in enumerate(keys) for word in (key, b"%d" % i)]
+    found = answers(
+        talk,
+        command("MSET", *pairs),
+        command("MGET", *keys, "none"),
+        command("EXISTS", *keys, *keys[:5], "none"),
+        command("DEL", *keys[:2000], "none") + command("DBSIZE") + command("EXISTS", "k0", "k2500"),
+        command("MGET", *keys[2000:]),
+        max_reply_bytes=1 << 16,
+    )
+    values = b"".join(b"$%d\r\n%d\r\n" % (len(str(i)), i) for i in range(3000))
+    assert [OK, b"*3001\r\n" + values + b"$-1\r\n", b":3005\r\n", b":2000\r\n:1000\r\n:1\r\n"] == found[:4]
+    assert found[4].startswith(b"*1000\r\n$4\r\n2000\r\n")
+    refused = answers(talk, command("MGET", *keys[2000:] * 4), max_reply_bytes=1 << 16)
+    assert [b"-ERR reply of more than 65536 bytes\r\n"] == refused
+
+
 # --- vectors
 
 

@@ -46,6 +46,9 @@ class Layout(NamedTuple):
 
 # --- reading
 
+COUNT_MAX = 1 << 18
+"""Keys of one request: to take so many apart takes some 50 ms."""
+
 
 def _read_nothing(_: bytes) -> tuple[()]:
     return ()
@@ -144,6 +147,8 @@ def _count(payload: bytes, op: str, bytes_each: int) -> int:
     n: int = _U32.unpack_from(payload)[0]
     if n > (len(payload) - 4) // bytes_each:
         raise _invalid(f"{op} count exceeds payload")
+    if n > COUNT_MAX:
+        raise _invalid(f"{op} of {n} keys, at most {COUNT_MAX}")
     return n
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from skeg.durability import Durability
+from skeg.kv import Store
 from skeg.net.commands.table import Command
 from skeg.net.failures import NO_INTEGER, CommandError, failure_of
-from skeg.net.resp.encode import OK, Status, encode
-from skeg.net.resp_session import RespSession, refusal
+from skeg.net.resp.encode import OK, ErrorReply, Status, encode
+from skeg.net.resp_session import MANY, RespSession, refusal
 from skeg.net.session import TICK_BYTES
 from skeg.net.text import I64_MIN, signed
 
@@ -146,26 +149,72 @@ def append(session: RespSession, args: list[bytes]) -> None:
     session.submit([("append", args[1], args[2])], int)
 
 
+def _execute_apart(session: RespSession, work: Callable[[Store], Any]) -> None:
+    """Have a thread do what concerns many keys."""
+    store = session.engine.database.kv
+    session.run(lambda: work(store))
+
+
 def delete(session: RespSession, args: list[bytes]) -> None:
     """DEL key [key ...]."""
+    if len(args) > MANY:
+        level = session.level
+        _execute_apart(session, lambda store: _delete_all(store, args[1:], level))
+        return
     session.submit([("delete", key) for key in args[1:]], lambda *there: sum(there))
 
 
 def exists(session: RespSession, args: list[bytes]) -> None:
     """EXISTS key [key ...]."""
+    if len(args) > MANY:
+        _execute_apart(session, lambda store: sum(key in store for key in args[1:]))
+        return
     session.submit([("contains", key) for key in args[1:]], lambda *there: sum(there))
 
 
 def mget(session: RespSession, args: list[bytes]) -> None:
     """MGET key [key ...]."""
+    if len(args) > MANY:
+        most = session.engine.max_reply_bytes
+        _execute_apart(session, lambda store: _read_up_to(store, args[1:], most))
+        return
     reserve_room(session, args[1:])
     session.submit([("mget", args[1:])], _same)
+
+
+def _set_all(store: Store, pairs: dict[bytes, bytes], level: Durability) -> Status:
+    store.set_many(pairs, durability=level)
+    return _OK
+
+
+def _delete_all(store: Store, keys: list[bytes], level: Durability) -> int:
+    """Delete keys with one wait for the disk; how many there were."""
+    count = sum(store.delete(key, durability=Durability.NONE) for key in keys)
+    if level is not Durability.NONE:
+        store.sync()
+    return count
+
+
+def _read_up_to(store: Store, keys: list[bytes], bytes_max: int) -> Any:
+    """Values of keys, or an error if they are too many bytes."""
+    values, wanted = [], 0
+    for key in keys:
+        value = store.get(key)
+        values.append(value)
+        wanted += 16 + len(value or b"")
+        if wanted > bytes_max:
+            return ErrorReply(f"ERR reply of more than {bytes_max} bytes")
+    return values
 
 
 def mset(session: RespSession, args: list[bytes]) -> None:
     """MSET key value [key value ...]."""
     if len(args) % 2 == 0:
         raise CommandError("wrong number of arguments for 'MSET'")
+    if len(args) > MANY:
+        pairs, level = dict(zip(args[1::2], args[2::2], strict=True)), session.level
+        _execute_apart(session, lambda store: _set_all(store, pairs, level))
+        return
     session.submit([("set_many", dict(zip(args[1::2], args[2::2], strict=True)))], lambda _: _OK)
 
 

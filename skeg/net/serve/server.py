@@ -34,6 +34,9 @@ SWITCH_S = 0.0005
 """Seconds after which a thread that waits for the interpreter gets it. Python's 5 ms would keep a finished search, or
 a commit, waiting while the loop parses."""
 
+WORDS_MAX = 1 << 18
+"""Words of a command: parsing so many takes some 30 ms."""
+
 DRAIN_STEP_S = 0.01
 
 
@@ -55,7 +58,9 @@ class Server:
         self._access = access
         self._metrics = metrics
         self._log = logging.getLogger("skeg.server")
-        self._limits = Limits(bulk_bytes_max=settings.max_request_bytes, request_bytes_max=settings.max_request_bytes)
+        self._limits = Limits(
+            bulk_bytes_max=settings.max_request_bytes, request_bytes_max=settings.max_request_bytes, args_max=WORDS_MAX
+        )
         self._operations = {name: number for number, name in enumerate(TABLE.operations)}
         self._numbers = 0
         self._stopping: asyncio.Event
