@@ -5,8 +5,11 @@
 #   make bench   skeg beside other libraries on the same data (installs them in an environment of their own)
 #   make bench-kv  the key-value store beside other stores
 #   make bench-live  indexes that change, and filters, beside other libraries
+#   make bench-net  the server beside searches in process and beside Redis (needs redis-server)
 #   make soak    crash the key-value store for some minutes and look for lost writes
 #   make soak-live  the same with indexes that change
+#   make soak-net  mixed load on the server for an hour, every reply checked (SOAK_ARGS=--kill: kill it again and again)
+#   make compat  the server and clients of Redis, the published client, the first implementation (downloads them; needs cargo)
 #   make coverage, make wheel, make clean
 # Another interpreter: make demo PYTHON=python3.12
 PYTHON ?= python3
@@ -15,7 +18,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test lint lanes bench bench-kv bench-live soak soak-live coverage wheel clean
+.PHONY: help demo test lint lanes bench bench-kv bench-live bench-net soak soak-live soak-net compat coverage wheel clean
 
 help:
 	@sed -n '/^[^#]/q; s/^# \{0,1\}//p' Makefile
@@ -48,11 +51,22 @@ bench-kv: $(VENV)/installed-dev
 bench-live: $(VENV)/installed-dev
 	$(BIN)/python tests/bench/live.py $(BENCH_ARGS)
 
+bench-net: $(VENV)/installed-dev
+	$(BIN)/python tests/bench/net.py $(BENCH_ARGS)
+
 soak: $(VENV)/installed-dev
 	$(BIN)/python tests/soak/kv.py $(SOAK_ARGS)
 
 soak-live: $(VENV)/installed-dev
 	$(BIN)/python tests/soak/ann_live.py $(SOAK_ARGS)
+
+soak-net: $(VENV)/installed-dev
+	$(BIN)/python tests/soak/net.py $(SOAK_ARGS)
+
+compat: $(VENV)/installed-dev
+	$(BIN)/python tests/compat/redis_clients.py
+	$(BIN)/python tests/compat/published_client.py
+	$(BIN)/python tests/compat/original.py
 
 # Kernels count what ran with the JIT off: compiled code can't be traced.
 coverage: $(VENV)/installed-dev

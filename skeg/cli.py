@@ -18,6 +18,7 @@ from skeg import report
 from skeg.cli_common import Commands, existing_path, json_option, show, show_findings
 from skeg.cli_kv import kv
 from skeg.cli_live import add, consolidate, delete
+from skeg.cli_net import cli, info, ping
 from skeg.cli_serve import serve
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -56,7 +57,7 @@ _threads = click.option("--threads", type=int, help="Threads to use. [default: a
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(skeg.__version__, prog_name="skeg")
 def main() -> None:
-    """Build vector indexes from embedding files, search them and check them; read and change key-value stores.
+    """Build vector indexes from embedding files, search, check and serve them; read and change key-value stores.
 
     Exit codes: 0 fine, 1 a check found something, 2 wrong usage, 3 a file is damaged, of another kind or can't be used,
     130 interrupted.
@@ -246,5 +247,5 @@ def demo(folder: Path | None, json_output: bool) -> None:
     click.echo(report.as_json(result) if json_output else report.demo_text(result))
 
 
-for _command in (add, delete, consolidate, kv, serve):
+for _command in (add, delete, consolidate, kv, serve, ping, info, cli):
     main.add_command(_command)

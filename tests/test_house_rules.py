@@ -19,12 +19,14 @@ MAY_PRINT = {"skeg.cli", "skeg.cli_common", "skeg.cli_kv", "skeg.cli_net"}
 
 PUBLIC_NAMES = {
     "skeg": [
+        "BinaryClient",
         "ClosedError",
         "CorruptError",
         "Database",
         "ExistsError",
         "FilterError",
         "FormatError",
+        "Hit",
         "LockedError",
         "MissingExtraError",
         "NotConnected",
@@ -32,15 +34,22 @@ PUBLIC_NAMES = {
         "ParameterError",
         "ProtocolError",
         "ReadOnlyError",
+        "RespClient",
         "ServerError",
         "SkegError",
         "StorageError",
         "ValueTypeError",
+        "VectorBackend",
         "VectorError",
+        "VectorKind",
+        "VectorKindV2",
         "VersionTooNewError",
         "__version__",
         "ann",
+        "client",
+        "connect",
         "kv",
+        "net",
         "open",
     ],
     "skeg.ann": [
@@ -54,7 +63,23 @@ PUBLIC_NAMES = {
         "recall_at_k",
     ],
     "skeg.kv": ["AsyncStore", "Durability", "Store", "StoreOptions", "Ticket"],
+    "skeg.net": [
+        "AsyncClient",
+        "BinaryClient",
+        "ConnectionPool",
+        "Hit",
+        "RespClient",
+        "ServerSettings",
+        "VectorBackend",
+        "VectorKind",
+        "VectorKindV2",
+        "client",
+        "connect",
+        "run_server",
+    ],
 }
+
+FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def public_functions(module: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -62,8 +87,8 @@ def public_functions(module: str) -> list[ast.FunctionDef | ast.AsyncFunctionDef
     found: list[ast.FunctionDef | ast.AsyncFunctionDef] = []
     for node in tree(module).body:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-            found += [n for n in node.body if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")]
-        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            found += [n for n in node.body if isinstance(n, FUNCTION) and not n.name.startswith("_")]
+        elif isinstance(node, FUNCTION) and not node.name.startswith("_"):
             found.append(node)
     # What `typing.overload` decorates are signatures; the function itself comes behind them.
     return [f for f in found if "overload" not in {dotted(decorator) for decorator in f.decorator_list}]
@@ -103,7 +128,7 @@ def test_documented_parameters_exist(module):
         assert [name for name in existing if name in documented] == documented, function.name
 
 
-@pytest.mark.parametrize("package", ["skeg", "skeg.ann", "skeg.kv"])
+@pytest.mark.parametrize("package", PUBLIC_NAMES)
 def test_exported_calls_document_all_their_parameters(package):
     """What a user calls says what each argument is."""
     exported = [getattr(importlib.import_module(package), name) for name in importlib.import_module(package).__all__]
@@ -121,6 +146,7 @@ def test_public_names_are_pinned(package):
     module = importlib.import_module(package)
     assert PUBLIC_NAMES[package] == sorted(module.__all__)
     assert [] == [name for name in module.__all__ if not hasattr(module, name)]
+    assert set() == set(module.__all__) - set(dir(module))
 
 
 @pytest.mark.parametrize("module", modules())

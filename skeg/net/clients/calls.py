@@ -5,6 +5,7 @@ The blocking client, the one for asyncio and pipelines share these.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -59,11 +60,12 @@ class Call(NamedTuple, Generic[T]):
             raise ProtocolError(f"{name_of(self.args).decode()}: unexpected reply {reply!r:.200}") from error
 
 
-class Caller:
+class Caller(ABC):
     """Base of whatever executes calls."""
 
+    @abstractmethod
     def _run(self, call: Call[T]) -> T:
-        raise NotImplementedError
+        """Have it executed, and return its result."""
 
 
 def name_of(args: Arguments) -> bytes:

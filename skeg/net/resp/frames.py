@@ -8,6 +8,8 @@ and no memory is taken for them.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from skeg.errors import ProtocolError
 from skeg.net.limits import Limits
 from skeg.net.resp.lines import SCALARS, Scalar, check_start, check_verbatim, parse_count, parse_length
@@ -38,7 +40,7 @@ class Headers(dict[bytes, int]):
 LENGTHS = Headers(b"$")
 
 
-class Frames:
+class Frames(ABC):
     """Base of the parsers.
 
     Parameters
@@ -66,14 +68,15 @@ class Frames:
 
     _markers: frozenset[int]  # that may begin a frame
 
+    @abstractmethod
     def _take(self, marker: int, value: Scalar) -> None:
         """Take a frame that holds no others; an aggregate without elements comes as None."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _open(self, marker: int, count: int) -> None:
         """Begin an aggregate of at least one element, or pair."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _announce(self, length: int) -> None:
         """Refuse a string of so many bytes, which is not too long by itself."""
 
