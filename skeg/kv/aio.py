@@ -268,7 +268,8 @@ class AsyncStore:
         try:
             return self._result(operation, level, waiting)
         except SkegError as error:
-            return error
+            # Among what frames hold are all results, so this one, and what was read for it: it would stay for long.
+            return error.with_traceback(None)
 
     def _result(self, operation: Operation, level: Durability, waiting: dict[Round, Shard]) -> Any:
         name, arguments = _named(operation)

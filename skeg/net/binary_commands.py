@@ -25,6 +25,7 @@ from skeg.net.binary.replies import (
 from skeg.net.binary_session import BinarySession, Handlers, MissingError
 from skeg.net.engine.changes import Put, Remove
 from skeg.net.failures import CommandError
+from skeg.net.session import NotNowError
 from skeg.net.vectors import ID_MAX, check_dim, index_named, plan_of
 
 # --- connection
@@ -65,6 +66,8 @@ def _reserve_room(session: BinarySession, keys: list[bytes]) -> None:
     """Refuse a reply that no reader takes, before anything of it is read."""
     wanted = sum(map(session.engine.keys.size_bound, keys)) + session.batch_bytes * len(keys)
     if wanted > 2 * session.gate.limits.frame_bytes_max:
+        if session.is_in_batch:  # afterwards it is known what there is to read
+            raise NotNowError
         raise CommandError(f"storage error: reply of up to {wanted} bytes")
     session.out_bytes += wanted
 
@@ -117,12 +120,16 @@ def mexists(session: BinarySession, request: rq.Mexists) -> None:
         session.run(lambda: [key in store for key in keys], encode_flags)
         return
     reply = session.replier()
+    once = [*dict.fromkeys(request.keys)]  # looking at a key reads its value
 
     def finish(results: list[Any]) -> bytes:
-        broken = next((result for result in results if isinstance(result, SkegError)), results)
-        return reply(broken, encode_flags)
+        broken = next((result for result in results if isinstance(result, SkegError)), None)
+        if broken is not None:
+            return reply(broken, encode_flags)
+        found = dict(zip(once, results, strict=True))
+        return reply([found[key] for key in request.keys], encode_flags)
 
-    session.engine.keys.add(session, session.level, [("contains", key) for key in request.keys], finish)
+    session.engine.keys.add(session, session.level, [("contains", key) for key in once], finish)
 
 
 def mset(session: BinarySession, request: rq.Mset) -> None:

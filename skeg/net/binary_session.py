@@ -20,7 +20,8 @@ from skeg.net.engine.changes import Put, Remove
 from skeg.net.engine.engine import Engine
 from skeg.net.engine.searches import Found, Plan, Search
 from skeg.net.failures import NO_AUTH, READ_ONLY, CommandError, failure_of
-from skeg.net.session import Lane, Link, Session
+from skeg.net.session import Lane, Link, NotNowError, Session
+from skeg.net.vectors import reply_weight
 
 _WRITES = frozenset((Op.SET, Op.DEL, Op.MSET, Op.VSET, Op.VDEL, Op.VINDEX_CREATE, Op.VINDEX_DROP))
 _CHANGES = frozenset((Op.VSET, Op.VDEL))
@@ -110,10 +111,14 @@ class BinarySession(Session):
             self._check_allowed(frame)
             decoded = rq.decode_request(frame)
             self._handlers[type(decoded)](self, decoded)
+        except NotNowError:
+            return False
         except (ProtocolError, CommandError) as error:
             text = str(error)
             # Whatever comes from the storage has that code, the client's own mistakes among it.
             self.refuse(Code.INTERNAL if text.startswith("storage error: ") else Code.INVALID_REQUEST, text)
+        except SkegError as error:
+            self.refuse(Code.INTERNAL, failure_of(error).text)
         if lane is Lane.KEYS:
             self.operations.append(self._numbers[Op(op)])
         return True
@@ -192,7 +197,7 @@ class BinarySession(Session):
     def search(self, plan: Plan, query: bytes, index: str) -> None:
         """Queue a search of an index."""
         reply = self.replier(index)
-        slot = self.reserve(Lane.SEARCH, self._numbers[Op.VSEARCH])
+        slot = self.reserve(Lane.SEARCH, self._numbers[Op.VSEARCH], reply_weight(plan))
 
         def encode(rows: list[Found]) -> bytes:
             return reply(rows[0], lambda found: encode_hits(found.ids, found.scores))

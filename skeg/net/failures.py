@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from skeg.errors import (
+    ClosedError,
     ExistsError,
     FilterError,
     NotFoundError,
@@ -54,7 +55,10 @@ def failure_of(error: SkegError, index: str | None = None) -> CommandError:
         return CommandError(f"bad FILTER: {error}")
     if isinstance(error, ParameterError) and error.parameter == "delta":
         return CommandError("increment or decrement would overflow")
-    if index is not None and isinstance(error, NotFoundError):
+    if isinstance(error, ClosedError) and index is None:
+        return CommandError("storage error: the database is being closed")
+    # One that was closed was dropped while somebody used it.
+    if index is not None and isinstance(error, NotFoundError | ClosedError):
         return CommandError(f"storage error: vindex '{index}' not found")
     if index is not None and isinstance(error, ExistsError):
         return CommandError(f"storage error: vindex '{index}' already exists")

@@ -18,8 +18,8 @@ from skeg.net.resp.encode import ErrorReply
 from skeg.net.resp.encode import encode as encode_value
 from skeg.net.resp.requests import Malformed, RequestParser
 from skeg.net.resp.runs import RUN_BYTES_MIN, Run, find_run
-from skeg.net.session import Lane, Link, Session
-from skeg.net.vectors import index_named
+from skeg.net.session import Lane, Link, NotNowError, Session
+from skeg.net.vectors import index_named, reply_weight
 from skeg.vector_index import VectorIndex
 
 MANY = 512
@@ -110,8 +110,10 @@ class RespSession(Session):
                 self._check_allowed(command)
                 self.batch_bytes += sum(map(len, request))
             command.run(self, request)
-        except CommandError as error:
-            self.say(ErrorReply(f"{error.code} {error.text}"))
+        except NotNowError:
+            return False
+        except (CommandError, SkegError) as error:
+            self.say(refusal(failure_of(error) if isinstance(error, SkegError) else error))
             self.engine.metrics.error(command.operation)
         if lane is Lane.KEYS:
             self.operations.append(command.operation)
@@ -123,7 +125,7 @@ class RespSession(Session):
         if self.slots and not self._admits(Lane.KEYS):
             return False
         if command is not None and command.run_many is not None and command.takes(len(run.columns)):
-            is_allowed = not (command.is_write and self.engine.is_read_only)
+            is_allowed = self.gate.is_passed and not (command.is_write and self.engine.is_read_only)
             if is_allowed and command.run_many(self, *run.columns):
                 if command.is_write:
                     self.batch_bytes += max(map(len, run.columns[-1]))
@@ -187,10 +189,16 @@ class RespSession(Session):
 
     def say(self, value: Any) -> None:
         """The next reply."""
-        self.out.append(encode_value(value, self.version))
+        data = encode_value(value, self.version)
+        self.out.append(data)
+        self.out_bytes += len(data)
 
     def submit(self, operations: Sequence[Operation], finish: Callable[..., Any]) -> None:
         """Execute operations on keys; ``finish``, given their results, makes the value of the reply."""
+        self.engine.keys.add(self, self.level, operations, self._replier(finish))
+
+    def _replier(self, finish: Callable[..., Any]) -> Callable[[list[Any]], bytes]:
+        """What makes a reply of the results of operations, of which one may be an error."""
         version = self.version
 
         def reply(results: list[Any]) -> bytes:
@@ -202,9 +210,19 @@ class RespSession(Session):
             except CommandError as error:
                 return encode_value(refusal(error), version)
 
-        self.engine.keys.add(self, self.level, operations, reply)
+        return reply
 
-    def run(self, function: Callable[[], Any], index: str | None = None) -> None:
+    def submit_in_steps(self, operations: Sequence[Operation], finish: Callable[..., Any]) -> None:
+        """Execute more operations on keys than should be executed at a time, as `submit` does."""
+        reply = self._replier(finish)
+        slot = self.reserve(Lane.ALONE, self.operation)
+
+        def done(results: Any) -> None:
+            self.settle(slot, reply([results] if isinstance(results, SkegError) else results))
+
+        self.engine.keys.in_steps(self.level, operations, done)
+
+    def run(self, function: Callable[[], Any], index: str | None = None, *, is_long: bool = False) -> None:
         """Call a function on another thread; its result is the value of the reply. ``index`` is what it is about."""
         version = self.version
         slot = self.reserve(Lane.ALONE, self.operation)
@@ -214,14 +232,15 @@ class RespSession(Session):
                 result = refusal(failure_of(result, index))
             self.settle(slot, encode_value(result, version))
 
-        self.engine.run(function, done)
+        self.engine.run(function, done, is_long=is_long)
 
     def search(
         self, index: str, plan: Plan, queries: bytes, encode: Callable[[list[Found]], bytes], **how: Any
     ) -> None:
         """Queue a search of an index; its encoded hits are the reply."""
         version = self.version
-        slot = self.reserve(Lane.SEARCH, self.operation)
+        weight = reply_weight(plan, how.get("count") or 1, with_payload=how.get("with_payload", False))
+        slot = self.reserve(Lane.SEARCH, self.operation, weight)
 
         def done(result: Any) -> None:
             if isinstance(result, SkegError):

@@ -25,6 +25,13 @@ WINDOW = 128
 TICK_BYTES = 1 << 20
 """Bytes of replies after which a connection waits for the next tick, and for its socket."""
 
+HELD_BYTES = 16 << 20
+"""Bytes of writes and of replies that wait for others, after which nothing more begins."""
+
+
+class NotNowError(Exception):
+    """A request can't be judged before what was begun in this tick is executed; raised before it has any effect."""
+
 
 class Lane(IntEnum):
     """What may be under way together."""
@@ -54,13 +61,14 @@ class Link(Protocol):
 class Slot:
     """The place of a reply that is not known yet."""
 
-    __slots__ = ("data", "operations", "parts", "started")
+    __slots__ = ("data", "operations", "parts", "started", "weight")
 
     def __init__(self, operations: list[int], started: float, parts: list[bytes]) -> None:
         self.parts = parts
         self.data: bytes | None = None
         self.operations = operations
         self.started = started
+        self.weight = 0  # bytes that are kept for it
 
 
 class Session(ABC):
@@ -85,6 +93,7 @@ class Session(ABC):
         self.operations: list[int] = []
         self.started = 0.0
         self.slots: deque[Slot] = deque()
+        self.held_bytes = 0  # the weight of all of them
         self.lane = Lane.KEYS
         # Whether some of `out` is known only when this tick's operations were executed.
         self.is_in_batch = False
@@ -114,7 +123,14 @@ class Session(ABC):
 
     def check_gate(self) -> None:
         """End after the reply if too many passwords were wrong."""
-        self.is_ending = self.is_ending or self.gate.is_worn_out
+        if self.gate.is_worn_out:
+            self.end()
+
+    def end(self) -> None:
+        """Take no request any more, nor those that have arrived; called by the last one."""
+        self.is_ending = True
+        self.inbox.clear()
+        self.inbox.append(None)  # the last one, which is taken out when it has begun
 
     # --- one tick
 
@@ -122,7 +138,7 @@ class Session(ABC):
         """Begin requests until none is left or one has to wait."""
         inbox, start = self.inbox, self.start
         self.started = time.perf_counter()
-        while inbox and not self.is_paused and self.out_bytes <= TICK_BYTES:
+        while inbox and not self.is_paused and self.out_bytes <= TICK_BYTES and self.held_bytes <= HELD_BYTES:
             if not start(inbox[0]):
                 break
             inbox.popleft()
@@ -160,7 +176,7 @@ class Session(ABC):
         self.out = []
         if self.slots:
             slot.data = b"".join(slot.parts)
-            self.slots.append(slot)
+            self._append(slot, self.lane)
         else:
             self.link.send(slot.parts[0] if len(slot.parts) == 1 else b"".join(slot.parts))
             self.link.answered(slot.operations, slot.started)
@@ -180,23 +196,29 @@ class Session(ABC):
             self.settle(slot, data)
             return
         self.slots.clear()
+        self.held_bytes = 0
         self.link.send(data)
         self._go_on()
 
-    def reserve(self, lane: Lane, operation: int) -> Slot:
-        """A slot for the reply of a request that has just begun; `settle` fills it."""
+    def reserve(self, lane: Lane, operation: int, weight: int = 0) -> Slot:
+        """A slot for the reply, of about ``weight`` bytes, of a request that has just begun; `settle` fills it."""
         if self.out:
             self.cut()
         slot = Slot([operation], self.started, [])
+        slot.weight = weight
         self._append(slot, lane)
         return slot
 
     def settle(self, slot: Slot, data: bytes) -> None:
         """Fill a slot, and send what is in its turn now."""
         slot.data = data
+        if len(data) > slot.weight:
+            self.held_bytes += len(data) - slot.weight
+            slot.weight = len(data)
         slots = self.slots
         if len(slots) == 1 and slots[0] is slot:
             slots.clear()
+            self.held_bytes = 0
             if slot.operations:
                 self.link.answered(slot.operations, slot.started)
             self.link.send(data)
@@ -204,6 +226,7 @@ class Session(ABC):
             ready = []
             while slots and slots[0].data is not None:
                 done = slots.popleft()
+                self.held_bytes -= done.weight
                 ready.append(done.data or b"")
                 if done.operations:
                     self.link.answered(done.operations, done.started)
@@ -220,9 +243,11 @@ class Session(ABC):
     def _append(self, slot: Slot, lane: Lane) -> None:
         self.lane = lane
         self.slots.append(slot)
+        self.held_bytes += slot.weight
 
     def _slot(self, parts: list[bytes]) -> Slot:
         slot = Slot(self.operations, self.started, parts)
+        slot.weight = self.out_bytes + self.batch_bytes
         self.operations = []
         self.out_bytes = 0
         return slot

@@ -19,6 +19,10 @@ HITS_WITH_PAYLOAD_MAX = 1024
 
 DIM_MAX = 65_536
 
+HIT_BYTES = 64
+PAYLOAD_BYTES = 16 << 10
+"""What a hit of a reply, and its payload, are taken for before they are there."""
+
 
 def index_named(database: Database, name: str) -> VectorIndex:
     """An index by its name; `CommandError` if there is none, or if it is damaged."""
@@ -34,6 +38,11 @@ def check_dim(name: str, index: VectorIndex, vector: bytes, what: str) -> None:
         raise CommandError(f"storage error: vindex '{name}' dim {index.dim} but {what} has {len(vector) // 4}")
 
 
+def reply_weight(plan: Plan, count: int = 1, *, with_payload: bool = False) -> int:
+    """About how many bytes the reply to a search of so many queries will have."""
+    return plan.k * count * (HIT_BYTES + PAYLOAD_BYTES * with_payload)
+
+
 def plan_of(index: VectorIndex, k: int, list_size: int, count: int = 1, *, with_payload: bool = False) -> Plan | None:
     """How to search for k hits of each of some queries; None if there can't be any.
 
@@ -47,7 +56,10 @@ def plan_of(index: VectorIndex, k: int, list_size: int, count: int = 1, *, with_
     with_payload : bool
         Whether payloads are wanted, which may be long.
     """
-    size = len(index)
+    try:
+        size = len(index)
+    except SkegError as error:
+        raise failure_of(error, index.name) from error
     k = min(k, size)
     most = min(K_MAX, (HITS_WITH_PAYLOAD_MAX if with_payload else HITS_MAX) // count)
     if k > most:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import numpy as np
 import pytest
 
 import skeg
@@ -36,3 +37,21 @@ def talk(tmp_path):
         return asyncio.run(limited())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory):
+    """A database of 3 shards that tests copy, or only read, and its vectors.
+
+    Keys ``key:0`` to ``key:299``, and ids 0 to 299 of the indexes *flat* and *disk*, whose payloads say ``n=0`` and on.
+    """
+    path = tmp_path_factory.mktemp("filled") / "data"
+    vectors = np.random.default_rng(5).standard_normal((300, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    with skeg.open(path, shards=3) as database:
+        database.kv.set_many({b"key:%d" % n: b"value %d" % n for n in range(300)})
+        for backend in ("flat", "disk"):
+            index = database.create_index(backend, 16, kind="f32", backend=backend)
+            index.add(np.arange(300, dtype=np.uint64), vectors, payloads=[b"n=%d" % n for n in range(300)])
+            index.consolidate(threads=1)
+    return path, vectors

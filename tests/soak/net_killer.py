@@ -137,6 +137,23 @@ class Strings(Lane):
         return found
 
 
+class Batches(Lane):
+    """Over RESP, groups of keys that are set together, all or none; a key names a group."""
+
+    def choose(self) -> Op:
+        return ("set", self.random.choice(self.keys()), self.random.randbytes(self.random.choice((0, 10, 1000))))
+
+    def encode(self, op: Op) -> bytes:
+        return command("MSET", *[word for member in self.members(op[1]) for word in (member, op[2])])
+
+    def fetch(self, link: Any, key: bytes) -> bytes | None:
+        found: list[bytes | None] = link.must("MGET", *self.members(key))
+        return found[0] if len({*found}) == 1 else b"torn: %r" % found
+
+    def members(self, key: bytes) -> list[bytes]:
+        return [b"%b:%d" % (key, n) for n in range(5)]
+
+
 class Frames(Strings):
     """Keys over the binary protocol."""
 
@@ -217,7 +234,7 @@ class Killer:
         self._random = random.Random(seed)
         self._stack = ExitStack()
         journal = self._stack.enter_context((folder / "journal.txt").open("a"))
-        kinds = (Strings, Strings, Frames, Vectors, VectorFrames)
+        kinds = (Strings, Strings, Batches, Frames, Vectors, VectorFrames)
         self.lanes = [kind(number, seed, journal) for number, kind in enumerate(kinds)]
         self.rounds = 0
         self.complaints: list[str] = []
@@ -258,7 +275,8 @@ class Killer:
                 self.complaints += lane.check(server.ports)
             # Whatever is left can be searched.
             found = link.must("SKEG.VSEARCH", INDEX, 5, 0, vector(1))
-            live = sum(value is not None for lane in self.lanes[3:] for value in lane.sure.values())
+            vectors = [lane.sure.values() for lane in self.lanes if isinstance(lane, Vectors)]
+            live = sum(value is not None for values in vectors for value in values)
             if len(found) != 2 * min(5, live):
                 self.complaints.append(f"{live} vectors, but a search for 5 found {len(found) // 2}")
 

@@ -108,9 +108,7 @@ def _check_client_name(name: bytes) -> None:
 def quit_(session: RespSession, _: list[bytes]) -> None:
     """QUIT."""
     session.say(_OK)
-    session.inbox.clear()
-    session.inbox.append(None)  # this request, which the session takes out when this returns
-    session.is_ending = True
+    session.end()
 
 
 def reset(session: RespSession, _: list[bytes]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from skeg.net.commands.table import Command
 from skeg.net.failures import CommandError
@@ -13,6 +13,11 @@ from skeg.net.text import unsigned
 
 COUNT_MAX = 10_000
 """Keys of one step of a SCAN."""
+
+STEP_BYTES = 1 << 20
+"""Bytes of keys after which a step ends, however many were asked for."""
+
+_KEYS_AT_ONCE = 256
 
 _PATTERN_BYTES_MAX = 1024
 
@@ -48,50 +53,63 @@ def scan(session: RespSession, args: list[bytes]) -> None:
     store = session.engine.database.kv
 
     def step() -> list[object]:
-        after, keys = store.scan_keys(cursor, count)
-        return [b"%d" % after, [key for key in keys if matches(key)] if kind == b"string" else []]
+        keys: list[bytes] = []
+        after, left, room = cursor, count, STEP_BYTES
+        while left > 0 and room > 0:
+            after, some = store.scan_keys(after, min(left, _KEYS_AT_ONCE))
+            left -= max(len(some), 1)
+            room -= sum(map(len, some))
+            keys += filter(matches, some)
+            if after == 0:
+                break
+        return [b"%d" % after, keys if kind == b"string" else []]
 
     session.run(step)
 
 
-@lru_cache(64)
 def _matcher(pattern: bytes | None) -> Callable[[bytes], bool]:
     """Whether a key is like a pattern of `*`, `?`, `[abc]` and escapes."""
     if pattern is None or pattern == b"*":
         return lambda _: True
-    if len(pattern) > _PATTERN_BYTES_MAX:
-        raise CommandError(f"pattern of {len(pattern)} bytes: at most {_PATTERN_BYTES_MAX}")
-    return lambda key: glob_match(pattern, key)
+    _compiled(pattern)  # which refuses what is too long
+    return partial(glob_match, pattern)
 
 
 def glob_match(pattern: bytes, key: bytes) -> bool:
     r"""Whether a key is like a pattern of ``*``, ``?``, ``[abc]``, ``[a-c]``, ``[^a]``, and ``\`` before others.
 
-    Takes at most the product of the lengths: when a part does not fit, only the last ``*`` takes one byte more.
+    Takes as long as the key is, whatever the pattern: bit i of `places` says whether the first i tokens take what was
+    looked at so far.
     """
-    tokens = _tokens(pattern)
-    at = place = 0
-    star = -1
-    resume = 0
-    while place < len(key):
-        if at < len(tokens) and tokens[at] is None:
-            star, resume = at, place
-            at += 1
-        elif at < len(tokens) and key[place] in (tokens[at] or ()):
-            at += 1
-            place += 1
-        elif star >= 0:
-            resume += 1
-            at, place = star + 1, resume
-        else:
+    takes, stays, end = _compiled(pattern)
+    places = 1
+    for byte in key:
+        places = (places & takes[byte]) << 1 | places & stays
+        if not places:
             return False
-    return all(token is None for token in tokens[at:])
+    return bool(places & end)
+
+
+@lru_cache(64)
+def _compiled(pattern: bytes) -> tuple[list[int], int, int]:
+    """The places of a pattern, as bits, that each byte takes a step from; those behind ``*``; that at its end."""
+    if len(pattern) > _PATTERN_BYTES_MAX:
+        raise CommandError(f"pattern of {len(pattern)} bytes: at most {_PATTERN_BYTES_MAX}")
+    takes = [0] * 256
+    stays, place = 0, 1
+    for token in _tokens(pattern):
+        if token is None:
+            stays |= place
+            continue
+        for byte in token:
+            takes[byte] |= place
+        place <<= 1
+    return takes, stays, place
 
 
 _ANY = frozenset(range(256))
 
 
-@lru_cache(64)
 def _tokens(pattern: bytes) -> list[frozenset[int] | None]:
     """What each place of a pattern takes: a set of bytes, or None for ``*``."""
     tokens: list[frozenset[int] | None] = []

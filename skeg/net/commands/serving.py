@@ -12,11 +12,20 @@ from skeg.net.resp.encode import Status
 from skeg.net.resp_session import RespSession
 from skeg.net.session import Lane
 
+_NAMES_MAX = 64
+"""Names, or patterns, of one command about commands or settings."""
+
+
+def _few(words: list[bytes]) -> list[bytes]:
+    if len(words) > _NAMES_MAX:
+        raise CommandError(f"{len(words)} names or patterns: at most {_NAMES_MAX}")
+    return words
+
 
 def info(session: RespSession, args: list[bytes]) -> None:
     """INFO [section ...]."""
-    wanted = [word.lower().decode(errors="replace") for word in args[1:]]
-    every = not wanted or not {"all", "default", "everything"}.isdisjoint(wanted)
+    wanted = dict.fromkeys(word.lower().decode(errors="replace") for word in args[1:])
+    every = not wanted or not wanted.keys().isdisjoint({"all", "default", "everything"})
     engine = session.engine
     session.run(lambda: info_text(engine, SECTIONS if every else tuple(wanted)).encode())
 
@@ -48,12 +57,13 @@ def config(session: RespSession, args: list[bytes]) -> None:
     if args[1].upper() != b"GET" or len(args) < 3:
         shown = args[1][:128].decode(errors="replace")
         raise CommandError(f"unknown subcommand or wrong number of arguments for '{shown}'. Try CONFIG GET.")
+    patterns = [pattern.lower() for pattern in _few(args[2:])]
     values = config_values(session.engine)
     session.say(
         {
             name.encode(): value.encode()
             for name, value in values.items()
-            if any(glob_match(pattern.lower(), name.encode()) for pattern in args[2:])
+            if any(glob_match(pattern, name.encode()) for pattern in patterns)
         }
     )
 
@@ -71,10 +81,10 @@ def command(session: RespSession, args: list[bytes]) -> None:
         case b"LIST":
             session.say([entry.name.lower().encode() for entry in table])
         case b"INFO":
-            found = [table.find(name) for name in names] if names else list(table)
+            found = [table.find(name) for name in _few(names)] if names else list(table)
             session.say([None if entry is None else _row(entry) for entry in found])
         case b"DOCS":
-            found = [table.find(name) for name in names] if names else list(table)
+            found = [table.find(name) for name in _few(names)] if names else list(table)
             session.say({entry.name.lower().encode(): _docs(entry) for entry in found if entry is not None})
         case b"GETKEYS":
             session.say(_keys_of(session, names))

@@ -11,7 +11,7 @@ from skeg.net.commands.table import Command
 from skeg.net.failures import NO_INTEGER, CommandError, failure_of
 from skeg.net.resp.encode import OK, ErrorReply, Status, encode
 from skeg.net.resp_session import MANY, RespSession, refusal
-from skeg.net.session import TICK_BYTES
+from skeg.net.session import TICK_BYTES, NotNowError
 from skeg.net.text import I64_MIN, signed
 
 KEY_BYTES_MAX = 65_535
@@ -32,8 +32,6 @@ def get(session: RespSession, args: list[bytes]) -> None:
         value, is_known = keys.get_at_once(key, SHORT_BYTES)
         if is_known:
             session.say(value)
-            if value is not None:
-                session.out_bytes += len(value)
             return
     reserve_room(session, args[1:])
     session.submit([("get", key)], _same)
@@ -49,6 +47,7 @@ def get_run(session: RespSession, keys: list[bytes]) -> bool:
     sizes = {*map(len, values)}
     if max(sizes) * len(values) > TICK_BYTES:
         return False
+    session.out_bytes += max(sizes) * len(values)
     if len(sizes) == 1:  # so there is one head, and the rest is a matter of joining
         head = b"$%d\r\n" % sizes.pop()
         session.out.append(b"%b%b\r\n" % (head, (b"\r\n" + head).join(values)))
@@ -71,8 +70,15 @@ def reserve_room(session: RespSession, keys: list[bytes]) -> None:
     size_bound = session.engine.keys.size_bound
     wanted = sum(map(size_bound, keys)) + (16 + session.batch_bytes) * len(keys)
     if wanted > session.engine.max_reply_bytes:
+        if session.is_in_batch:  # afterwards it is known what there is to read
+            raise NotNowError
         raise CommandError(f"reply of up to {wanted} bytes: at most {session.engine.max_reply_bytes} are sent")
     session.out_bytes += wanted
+
+
+def _count_reading(session: RespSession, key: bytes) -> None:
+    """Count what a command reads of a key, though it does not send it, so that not too much is read at a time."""
+    session.out_bytes += session.engine.keys.size_bound(key) + session.batch_bytes
 
 
 def _same(value: Any) -> Any:
@@ -118,11 +124,13 @@ def _set_if(session: RespSession, args: list[bytes]) -> None:
     elif write[0] == "set":
         session.submit([write], lambda _: _OK)
     else:
+        _count_reading(session, key)
         session.submit([write], lambda done: _OK if done else None)
 
 
 def setnx(session: RespSession, args: list[bytes]) -> None:
     """SETNX key value."""
+    _count_reading(session, args[1])
     session.submit([("set_if_absent", args[1], args[2])], int)
 
 
@@ -146,6 +154,7 @@ def strlen(session: RespSession, args: list[bytes]) -> None:
 
 def append(session: RespSession, args: list[bytes]) -> None:
     """APPEND key value."""
+    _count_reading(session, args[1])
     session.submit([("append", args[1], args[2])], int)
 
 
@@ -158,10 +167,9 @@ def _execute_apart(session: RespSession, work: Callable[[Store], Any]) -> None:
 def delete(session: RespSession, args: list[bytes]) -> None:
     """DEL key [key ...]."""
     if len(args) > MANY:
-        level = session.level
-        _execute_apart(session, lambda store: _delete_all(store, args[1:], level))
-        return
-    session.submit([("delete", key) for key in args[1:]], lambda *there: sum(there))
+        session.submit_in_steps([("delete", key) for key in args[1:]], lambda *there: sum(there))
+    else:
+        session.submit([("delete", key) for key in args[1:]], lambda *there: sum(there))
 
 
 def exists(session: RespSession, args: list[bytes]) -> None:
@@ -169,7 +177,14 @@ def exists(session: RespSession, args: list[bytes]) -> None:
     if len(args) > MANY:
         _execute_apart(session, lambda store: sum(key in store for key in args[1:]))
         return
-    session.submit([("contains", key) for key in args[1:]], lambda *there: sum(there))
+    keys = args[1:]
+    once = [*dict.fromkeys(keys)]  # looking at a key reads its value
+
+    def count(*there: bool) -> int:
+        found = dict(zip(once, there, strict=True))
+        return sum([found[key] for key in keys])
+
+    session.submit([("contains", key) for key in once], count)
 
 
 def mget(session: RespSession, args: list[bytes]) -> None:
@@ -185,14 +200,6 @@ def mget(session: RespSession, args: list[bytes]) -> None:
 def _set_all(store: Store, pairs: dict[bytes, bytes], level: Durability) -> Status:
     store.set_many(pairs, durability=level)
     return _OK
-
-
-def _delete_all(store: Store, keys: list[bytes], level: Durability) -> int:
-    """Delete keys with one wait for the disk; how many there were."""
-    count = sum(store.delete(key, durability=Durability.NONE) for key in keys)
-    if level is not Durability.NONE:
-        store.sync()
-    return count
 
 
 def _read_up_to(store: Store, keys: list[bytes], bytes_max: int) -> Any:
@@ -225,6 +232,7 @@ def _add(sign: int, *, has_delta: bool) -> Any:
             raise CommandError(NO_INTEGER)
         if sign < 0 and delta == I64_MIN:
             raise CommandError("value out of range")
+        _count_reading(session, args[1])
         session.submit([("incr", args[1], sign * delta)], int)
 
     return run

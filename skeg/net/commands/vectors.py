@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from skeg.errors import SkegError
+from skeg.errors import ProtocolError, SkegError
 from skeg.net.commands.table import Command
 from skeg.net.engine.changes import Put, Remove
 from skeg.net.engine.searches import Found
@@ -100,7 +100,7 @@ def vindex_consolidate(session: RespSession, args: list[bytes]) -> None:
         index.consolidate(threads=1)
         return _OK
 
-    session.run(consolidate, name)
+    session.run(consolidate, name, is_long=True)
 
 
 # --- vectors
@@ -127,17 +127,19 @@ def vmset(session: RespSession, args: list[bytes]) -> None:
     """SKEG.VMSET name (id vector payload)+; an empty payload is none. Of an id that comes again the last counts."""
     if len(args) % 3 != 2:
         raise CommandError(session.command_error())
-    items: dict[int, tuple[bytes, bytes | None]] = {}
+    # By ids as bytes: hashes of numbers are known, and a client could choose thousands that are alike.
+    items: dict[bytes, tuple[int, bytes, bytes | None]] = {}
     for at in range(2, len(args), 3):
         vector_id = _id(args[at])
         _check_floats(args[at + 1])
-        items.pop(vector_id, None)
-        items[vector_id] = (args[at + 1], args[at + 2] or None)
+        spelled = b"%d" % vector_id
+        items.pop(spelled, None)
+        items[spelled] = (vector_id, args[at + 1], args[at + 2] or None)
     name, index = session.index(args[1])
-    for vector, _ in items.values():
+    ids, vectors, payloads = map(list, zip(*items.values(), strict=True))
+    for vector in vectors:
         check_dim(name, index, vector, "vector")
-    vectors = b"".join([vector for vector, _ in items.values()])
-    put = Put(index, list(items), vectors, [payload for _, payload in items.values()], session.level, _nobody)
+    put = Put(index, ids, b"".join(vectors), payloads, session.level, _nobody)
     count = (len(args) - 2) // 3
     session.change(put, name, lambda _: count)
 
@@ -201,7 +203,7 @@ def vsearch(session: RespSession, args: list[bytes]) -> None:
     if plan is None:
         session.say([])
         return
-    encode = _encoder(session.version, with_payload=False, is_batch=False)
+    encode = _encoder(session, with_payload=False, is_batch=False)
     if len(session.searches) >= KNOWN_MAX:
         session.searches.clear()
     if plan.k == k and plan.list_size == (list_size or None):  # else it depends on the size of the index
@@ -235,7 +237,7 @@ def _vsearch_with_tail(session: RespSession, args: list[bytes]) -> None:
     if plan is None:
         session.say([] if count is None else [[]] * count)
         return
-    encode = _encoder(session.version, with_payload=with_payload, is_batch=count is not None)
+    encode = _encoder(session, with_payload=with_payload, is_batch=count is not None)
     session.search(name, plan, queries, encode, count=count, filter=condition, with_payload=with_payload)
 
 
@@ -265,11 +267,15 @@ def _tail(words: list[bytes]) -> tuple[bool, str | None, int | None]:
     return with_payload, condition, count
 
 
-def _encoder(version: int, *, with_payload: bool, is_batch: bool) -> Callable[[list[Found]], bytes]:
+def _encoder(session: RespSession, *, with_payload: bool, is_batch: bool) -> Callable[[list[Found]], bytes]:
+    version, most = session.version, session.engine.max_reply_bytes
+
     def encode(rows: list[Found]) -> bytes:
-        parts = [
-            encode_hits(row.ids, row.scores, blobs(row.payloads) if with_payload else None, version) for row in rows
-        ]
+        payloads = [blobs(row.payloads) for row in rows] if with_payload else [None] * len(rows)
+        wanted = sum([len(blob) for some in payloads for blob in some or [] if blob])
+        if wanted > most:
+            raise ProtocolError(f"reply with payloads of {wanted} bytes: at most {most} are sent")
+        parts = [encode_hits(row.ids, row.scores, some, version) for row, some in zip(rows, payloads, strict=True)]
         return b"*%d\r\n%b" % (len(parts), b"".join(parts)) if is_batch else parts[0]
 
     return encode

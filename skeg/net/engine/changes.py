@@ -56,6 +56,7 @@ class Changes:
         self._completions = completions
         self._work = threading.Condition(threading.Lock())
         self._queue: deque[Change] = deque()
+        self._submitted = self._made = 0
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -64,10 +65,16 @@ class Changes:
         """Changes that wait."""
         return len(self._queue)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the vectors and payloads of changes that wait, or are being made."""
+        return self._submitted - self._made
+
     def submit(self, change: Change) -> None:
         """Queue a change."""
         with self._work:
             self._queue.append(change)
+            self._submitted += _nbytes(change)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="skeg-changes", daemon=True)
                 self._thread.start()
@@ -89,24 +96,32 @@ class Changes:
                         return
                     self._work.wait()
                 taken = _take_alike(self._queue)
-            self._completions.post(_apply(taken))
+            results = _apply(taken)
+            self._made += sum(map(_nbytes, taken))
+            self._completions.post(results)
 
 
 def _take_alike(queue: deque[Change]) -> list[Change]:
     """The first changes of a queue that can be made together: of one kind, index and level, each id once."""
     first = queue.popleft()
     taken: list[Change] = [first]
+    if len(_ids(first)) >= BATCH_MAX:
+        return taken
     seen = set(_ids(first))
-    while queue and len(seen) < BATCH_MAX:
+    while queue:
         change = queue[0]
         if type(change) is not type(first) or change.target is not first.target or change.level is not first.level:
             break
         ids = _ids(change)
-        if not seen.isdisjoint(ids):
+        if len(seen) + len(ids) > BATCH_MAX or not seen.isdisjoint(ids):
             break
         seen.update(ids)
         taken.append(queue.popleft())
     return taken
+
+
+def _nbytes(change: Change) -> int:
+    return len(change.vectors) + sum([len(p) for p in change.payloads if p]) if isinstance(change, Put) else 0
 
 
 def _ids(change: Change) -> list[int]:

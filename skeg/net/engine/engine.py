@@ -17,10 +17,13 @@ from skeg.net.metrics import Metrics
 from skeg.net.settings import ServerSettings
 
 _OTHER_THREADS = 4
-"""Threads for what is rare and may take long: creating, dropping and consolidating indexes, figures."""
+"""Threads for what is rare and may take some time: creating and dropping indexes, figures."""
 
 QUEUE_MAX = 4096
 """Searches, or changes of vectors, that wait at a time; connections that want more are not read meanwhile."""
+
+QUEUE_BYTES = 64 << 20
+"""Bytes of them, from which on that holds too."""
 
 
 def worker_count(settings: ServerSettings) -> int:
@@ -84,27 +87,32 @@ class Engine:
         self.searches = SearchPool(self.workers, self._completions, metrics.batch_size)
         self.changes = Changes(self._completions)
         self._others = ThreadPoolExecutor(_OTHER_THREADS, thread_name_prefix="skeg-other")
+        # What takes minutes, one after the other: it must not keep the others from those threads.
+        self._long = ThreadPoolExecutor(1, thread_name_prefix="skeg-long")
         # Set by whoever has the connections.
         self.traffic: Traffic
 
     @property
     def is_full(self) -> bool:
         """Whether so much waits that nobody may add to it."""
-        return self.searches.depth >= QUEUE_MAX or self.changes.depth >= QUEUE_MAX
+        searches, changes = self.searches, self.changes
+        is_long = searches.depth >= QUEUE_MAX or changes.depth >= QUEUE_MAX
+        return is_long or searches.nbytes + changes.nbytes >= QUEUE_BYTES
 
     def flush(self) -> None:
         """Execute together what was asked for since the last time; at the end of a tick."""
         self.keys.run()
         self.searches.flush()
 
-    def run(self, function: Callable[[], Any], done: Done) -> None:
-        """Call a function on a thread of its own; ``done`` gets its result or the `SkegError` that it raised."""
-        self._others.submit(lambda: self._completions.post([(done, outcome(function))]))
+    def run(self, function: Callable[[], Any], done: Done, *, is_long: bool = False) -> None:
+        """Call a function on another thread; ``done`` gets its result or the `SkegError` that it raised."""
+        (self._long if is_long else self._others).submit(lambda: self._completions.post([(done, outcome(function))]))
 
     def close(self) -> None:
         """Finish what was begun, commit and close the database."""
         self.searches.close()
         self.changes.close()
         self._others.shutdown()
+        self._long.shutdown()
         self._store.close()
         self.database.close()

@@ -187,7 +187,7 @@ def metrics_text(engine: Engine) -> str:
         log_bytes=keys["log_bytes"],
         compactions_running=keys["background_compacting"],
         vectors_bytes=sum(index["bytes_vectors"] for index in ready.values()),
-        indexes=[IndexState(name, engine.database.index(name).generation, i["count"]) for name, i in ready.items()],
+        indexes=[IndexState(name, i.get("generation", 0), i["count"]) for name, i in ready.items()],
     )
     return render(engine.metrics, state)
 

@@ -14,6 +14,7 @@ from skeg.durability import Durability
 from skeg.errors import ClosedError, SkegError, StorageError
 from skeg.kv import AsyncStore, Ticket
 from skeg.kv.aio import Operation
+from skeg.net.engine.completions import Done
 from skeg.net.metrics import Metrics
 from skeg.net.session import Session, Slot
 
@@ -24,6 +25,9 @@ Failure = Callable[[SkegError], bytes]
 
 Replies = tuple[bytes, Failure]
 """What is said if all goes well, and what makes a reply of an error."""
+
+_STEP = 256
+"""Operations of a step: about 2 ms."""
 
 _BATCH_BYTES = 4 << 20
 """Values of one batch: a batch is built in memory once more before it is written."""
@@ -106,6 +110,28 @@ class Keys:
 
     def _new(self, level: Durability) -> _Level:
         return self._levels.setdefault(level, _Level())
+
+    def in_steps(self, level: Durability, operations: Sequence[Operation], done: Done) -> None:
+        """Execute many operations, some at a time and each durable before the next; ``done`` gets the results.
+
+        The loop looks after connections in between. What was done stays when the disk refuses the rest.
+        """
+        results: list[Any] = []
+
+        def step(error: SkegError | None = None) -> None:
+            if error is not None or len(results) == len(operations):
+                done(error or results)
+                return
+            some = operations[len(results) : len(results) + _STEP]
+            try:
+                ticket = self._store.submit(some, durability=level)
+            except (ClosedError, StorageError) as refused:
+                done(refused)
+                return
+            results.extend(ticket.results)
+            self._store.when_durable(ticket, step)
+
+        step()
 
     def run(self) -> None:
         """Execute what was added since the last time. Every session's output is complete then, if not yet durable."""

@@ -13,6 +13,9 @@ from skeg.net.session import Session
 INBOX_MAX = 1024
 """Requests that have arrived and not begun, after which a connection is not read."""
 
+INBOX_BYTES = 4 << 20
+"""Bytes of such requests, after which it is not read either."""
+
 WRITE_BUFFER_BYTES = 1 << 20
 """Bytes that a client has not taken, after which nothing is executed for it."""
 
@@ -42,6 +45,10 @@ class Connection(asyncio.Protocol):
         self.counted = 0
         self._transport: asyncio.Transport
         self._is_read = True
+        # Bytes of requests that arrived since the inbox was empty.
+        self._waiting = 0
+        # Bytes that were written, and those that the client had taken when it was looked at.
+        self._written = self._taken = 0
         self._is_closed = False
 
     # --- asyncio
@@ -68,6 +75,7 @@ class Connection(asyncio.Protocol):
         hub.input_bytes += len(data)
         session.receive(data)
         pending = session.pending
+        arrived = len(data) + self.counted - pending
         if pending != self.counted:
             hub.buffered_bytes += pending - self.counted
             self.counted = pending
@@ -78,7 +86,8 @@ class Connection(asyncio.Protocol):
         if session.inbox or session.is_ending:
             if not self.is_queued:
                 hub.begin(self)
-            if len(session.inbox) > INBOX_MAX and self._is_read:
+            self._waiting = self._waiting + arrived if session.inbox else 0
+            if self._is_read and (len(session.inbox) > INBOX_MAX or self._waiting > INBOX_BYTES):
                 self._is_read = False
                 self._transport.pause_reading()
 
@@ -108,6 +117,7 @@ class Connection(asyncio.Protocol):
         """Write to the client."""
         if not self._is_closed:
             self._hub.output_bytes += len(data)
+            self._written += len(data)
             self._transport.write(data)
 
     def wake(self, _: Session) -> None:
@@ -127,9 +137,23 @@ class Connection(asyncio.Protocol):
 
     # --- what the server asks for
 
+    def look(self) -> None:
+        """Note whether the client takes what was written; now and then, as asyncio tells only if that is much."""
+        left = self._transport.get_write_buffer_size()
+        taken = self._written - left
+        if not left or (taken != self._taken and not self.session.is_paused):
+            self.stalled = None
+        elif self.stalled is None:
+            self.stalled = self._hub.now
+        self._taken = taken
+
     def after_tick(self) -> None:
         """Read on, if the requests that have arrived are begun."""
-        if not self._is_read and not self._is_closed and len(self.session.inbox) <= INBOX_MAX // 2:
+        if self._is_read or self._is_closed:
+            return
+        if not self.session.inbox:
+            self._waiting = 0
+        if len(self.session.inbox) <= INBOX_MAX // 2 and self._waiting <= INBOX_BYTES:
             self._is_read = True
             self._transport.resume_reading()
 

@@ -35,8 +35,6 @@ class Hub:
         self.now = loop.time()
         self.buffered_bytes = 0
         self.buffered_max = settings.max_buffered_bytes
-        # Below this nobody is to blame for the memory that all take together.
-        self.fair_share = self.buffered_max // 16
         self.input_bytes = 0
         self.output_bytes = 0
         self.accepted = 0
@@ -64,6 +62,11 @@ class Hub:
         """A connection is gone."""
         self.connections.discard(connection)
         self.log.debug("connection closed", extra={"peer": connection.peer})
+
+    @property
+    def fair_share(self) -> int:
+        """Bytes of an unfinished request below which nobody is to blame for the memory that all take together."""
+        return self.buffered_max // max(16, len(self.connections))
 
     @property
     def count(self) -> int:
@@ -113,7 +116,15 @@ class Hub:
         self._is_scheduled = False
         self.now = self._loop.time()
         ready, self._ready = self._ready, []
-        self.engine.flush()
+        try:
+            self.engine.flush()
+        except Exception:  # a mistake of ours costs the connections of this tick, which would wait forever
+            self.log.exception("requests failed")
+            for connection in ready:
+                connection.is_queued = False
+                connection.session.fail()
+                connection.abort()
+            return
         for connection in ready:
             connection.is_queued = False
             connection.session.end_tick()
@@ -133,6 +144,7 @@ class Hub:
         self.now = now = self._loop.time()
         publish(self.engine)
         for connection in [*self.connections]:
+            connection.look()
             reason = self._too_silent(connection, now)
             if reason:
                 self.log.info("connection closed: %s", reason, extra={"peer": connection.peer})

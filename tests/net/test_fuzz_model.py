@@ -1,0 +1,20 @@
+"""Random pipelines on several connections at once are answered as a model says: see `tests.net.fuzz_model`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.net.fuzz_model import compare
+from tests.net.fuzzing import no_mistakes
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("durability", ["sync", "os"])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_replies_are_those_of_a_dict(talk, shards, durability, workers):
+    async def work(sessions):
+        for seed in range(2):
+            await compare(sessions, seed, connections=5, turns=4)
+
+    with no_mistakes():
+        talk(work, shards=shards, durability=durability, workers=workers)
