@@ -341,11 +341,6 @@ def _note(waiting: dict[Round, Shard], shard: Shard, round_: Round | None) -> No
         waiting[round_] = shard
 
 
-def _contains(shard: Shard, key: bytes) -> _Outcome:
-    value, waiting = shard.get(key)
-    return value is not None, waiting
-
-
 def _named(operation: Any) -> tuple[str, tuple[Any, ...]]:
     """Name and arguments of an operation, or ParameterError."""
     named = isinstance(operation, tuple) and len(operation) > 0 and isinstance(operation[0], str)
@@ -363,7 +358,7 @@ _OF_MANY_KEYS = {"set_many", "set_each"}
 
 _OF_ONE_KEY: dict[str, Callable[[Shard, bytes, tuple[Any, ...], Durability], _Outcome]] = {
     "get": lambda shard, key, _, __: shard.get(key),
-    "contains": lambda shard, key, _, __: _contains(shard, key),
+    "contains": lambda shard, key, _, __: shard.contains(key),
     "set": lambda shard, key, rest, level: (None, shard.set(key, as_value(rest[0]), level)),
     "delete": lambda shard, key, _, level: shard.delete(key, level),
     "append": lambda shard, key, rest, level: shard.append(key, as_value(rest[0]), level),

@@ -183,11 +183,10 @@ class Shard:
         hashed = self.keys.hash(key)
         for location in self.index.find_all(hashed):
             segment, offset, nbytes = self._where(location)
-            waiting = None
             if offset >= segment.committed:
                 data, waiting = self.log.staged(segment, offset, nbytes)
             else:
-                data = self.folder.read(segment, offset, nbytes)
+                data, waiting = self.folder.read(segment, offset, nbytes), None
             value = _value(segment, offset, nbytes, data, key)
             if value is not None:
                 return Found(location, value, waiting)
@@ -202,6 +201,14 @@ class Shard:
         if found.value is not None and found.waiting is None:
             self.cache.put(key, found.value)
         return found.value, found.waiting
+
+    def contains(self, key: bytes) -> tuple[bool, Round | None]:
+        """Whether a key has a value, without reading it; call with the lock."""
+        hashed = self.keys.hash(key)
+        if not (location := self._slot(hashed, key)):
+            return False, self.log.deleting(hashed)
+        segment, offset, _ = self._where(location)
+        return True, self.log.staged(segment, offset, 0)[1] if offset >= segment.committed else None
 
     def get_at_once(self, key: bytes, bytes_max: int) -> tuple[bytes | None, bool]:
         """Value of a key, and whether that is known: not if its record is longer or not committed; without the lock."""

@@ -120,16 +120,12 @@ def mexists(session: BinarySession, request: rq.Mexists) -> None:
         session.run(lambda: [key in store for key in keys], encode_flags)
         return
     reply = session.replier()
-    once = [*dict.fromkeys(request.keys)]  # looking at a key reads its value
 
     def finish(results: list[Any]) -> bytes:
-        broken = next((result for result in results if isinstance(result, SkegError)), None)
-        if broken is not None:
-            return reply(broken, encode_flags)
-        found = dict(zip(once, results, strict=True))
-        return reply([found[key] for key in request.keys], encode_flags)
+        broken = next((result for result in results if isinstance(result, SkegError)), results)
+        return reply(broken, encode_flags)
 
-    session.engine.keys.add(session, session.level, [("contains", key) for key in once], finish)
+    session.engine.keys.add(session, session.level, [("contains", key) for key in request.keys], finish)
 
 
 def mset(session: BinarySession, request: rq.Mset) -> None:

@@ -17,6 +17,9 @@ HITS_MAX = 1 << 20
 """Hits of one request, and below how many of them payloads are sent."""
 HITS_WITH_PAYLOAD_MAX = 1024
 
+LIST_SIZES_MAX = 1 << 22
+"""Rows that the walks of one request may keep, all together: a second or so."""
+
 DIM_MAX = 65_536
 
 HIT_BYTES = 64
@@ -64,4 +67,7 @@ def plan_of(index: VectorIndex, k: int, list_size: int, count: int = 1, *, with_
     most = min(K_MAX, (HITS_WITH_PAYLOAD_MAX if with_payload else HITS_MAX) // count)
     if k > most:
         raise CommandError(f"k must be at most {most} here")
-    return None if k == 0 else Plan(index, k, min(list_size, size) or None)
+    list_size = min(list_size, size)
+    if list_size * count > LIST_SIZES_MAX:
+        raise CommandError(f"l_search must be at most {LIST_SIZES_MAX // count} here")
+    return None if k == 0 else Plan(index, k, list_size or None)

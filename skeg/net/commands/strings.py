@@ -177,14 +177,7 @@ def exists(session: RespSession, args: list[bytes]) -> None:
     if len(args) > MANY:
         _execute_apart(session, lambda store: sum(key in store for key in args[1:]))
         return
-    keys = args[1:]
-    once = [*dict.fromkeys(keys)]  # looking at a key reads its value
-
-    def count(*there: bool) -> int:
-        found = dict(zip(once, there, strict=True))
-        return sum([found[key] for key in keys])
-
-    session.submit([("contains", key) for key in once], count)
+    session.submit([("contains", key) for key in args[1:]], lambda *there: sum(there))
 
 
 def mget(session: RespSession, args: list[bytes]) -> None:

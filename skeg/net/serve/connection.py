@@ -121,9 +121,9 @@ class Connection(asyncio.Protocol):
             self._transport.write(data)
 
     def wake(self, _: Session) -> None:
-        """Look at the session in the next tick."""
+        """Look at the session in the next tick, or a little later if it would find no room."""
         if not self.is_queued and not self._is_closed:
-            self._hub.queue(self)
+            self._hub.queue_later(self)
 
     def answered(self, operations: list[int], started: float) -> None:
         """Count requests, and how long they took."""

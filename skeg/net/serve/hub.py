@@ -14,6 +14,9 @@ from skeg.net.settings import ServerSettings
 if TYPE_CHECKING:
     from skeg.net.serve.connection import Connection
 
+FULL_S = 0.002
+"""Seconds that a connection waits before it looks again whether the engine takes more."""
+
 SWEEP_S = 1.0
 """Seconds between looks for connections that have been silent for too long."""
 
@@ -97,6 +100,13 @@ class Hub:
             session.end_tick()
             if not self._is_scheduled and self.engine.searches.depth:
                 self._schedule()
+
+    def queue_later(self, connection: Connection) -> None:
+        """Look at a connection in the next tick; when the engine is full, only after it had time to do something."""
+        if self.engine.is_full:
+            self._loop.call_later(FULL_S, self.queue, connection)
+        else:
+            self.queue(connection)
 
     def queue(self, connection: Connection) -> None:
         """Look at a connection in the next tick."""
