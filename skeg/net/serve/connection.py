@@ -39,7 +39,7 @@ class Connection(asyncio.Protocol):
         self.session: Session
         self.peer = ""
         self.is_queued = False
-        self.opened = self.last_heard = hub.now
+        self.opened = self.last_heard = hub.time()
         # Since when the client has not taken what was written.
         self.stalled: float | None = None
         self.counted = 0
@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
         hub, session = self._hub, self.session
         if self._is_closed:
             return
-        self.last_heard = hub.now
+        self.last_heard = hub.time()
         hub.input_bytes += len(data)
         session.receive(data)
         pending = session.pending
@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The client does not take what it asked for."""
-        self.stalled = self._hub.now
+        self.stalled = self._hub.time()
         self.session.is_paused = True
 
     def resume_writing(self) -> None:
@@ -137,14 +137,14 @@ class Connection(asyncio.Protocol):
 
     # --- what the server asks for
 
-    def look(self) -> None:
+    def look(self, now: float) -> None:
         """Note whether the client takes what was written; now and then, as asyncio tells only if that is much."""
         left = self._transport.get_write_buffer_size()
         taken = self._written - left
         if not left or (taken != self._taken and not self.session.is_paused):
             self.stalled = None
         elif self.stalled is None:
-            self.stalled = self._hub.now
+            self.stalled = now
         self._taken = taken
 
     def after_tick(self) -> None:

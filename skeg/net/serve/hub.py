@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from skeg.net.engine.engine import Engine
 from skeg.net.engine.figures import publish
+from skeg.net.serve.memory import EVERY_S, give_back
 from skeg.net.settings import ServerSettings
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Hub:
         self.engine = engine
         self.log = logging.getLogger("skeg.server")
         self.connections: set[Connection] = set()
-        self.now = loop.time()
+        self.time = loop.time
         self.buffered_bytes = 0
         self.buffered_max = settings.max_buffered_bytes
         self.input_bytes = 0
@@ -46,6 +47,7 @@ class Hub:
         self._settings = settings
         self._ready: list[Connection] = []
         self._is_scheduled = False
+        self._give_back_at = loop.time() + EVERY_S
         self._sweeper = loop.call_later(SWEEP_S, self._sweep)
 
     # --- connections
@@ -78,8 +80,9 @@ class Hub:
 
     def clients(self) -> list[str]:
         """A line about each connection, as CLIENT LIST shows it."""
+        now = self.time()
         return [
-            f"addr={c.peer} age={int(self.now - c.opened)} idle={int(self.now - c.last_heard)} {c.session.describe()}"
+            f"addr={c.peer} age={int(now - c.opened)} idle={int(now - c.last_heard)} {c.session.describe()}"
             for c in self.connections
         ]
 
@@ -124,7 +127,6 @@ class Hub:
     def _tick(self) -> None:
         """Execute together what was begun since the last tick, and answer."""
         self._is_scheduled = False
-        self.now = self._loop.time()
         ready, self._ready = self._ready, []
         try:
             self.engine.flush()
@@ -151,10 +153,13 @@ class Hub:
 
     def _sweep(self) -> None:
         self._sweeper = self._loop.call_later(SWEEP_S, self._sweep)
-        self.now = now = self._loop.time()
+        now = self.time()
         publish(self.engine)
+        if now >= self._give_back_at:
+            self._give_back_at = now + EVERY_S
+            self.engine.run(give_back, lambda _: None)
         for connection in [*self.connections]:
-            connection.look()
+            connection.look(now)
             reason = self._too_silent(connection, now)
             if reason:
                 self.log.info("connection closed: %s", reason, extra={"peer": connection.peer})
