@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import struct
@@ -28,6 +29,12 @@ def memory(server, what="VmRSS"):
     """Bytes of a server: VmRSS now, VmHWM at most so far."""
     text = Path(f"/proc/{server.process.pid}/status").read_text()
     return int(text.split(f"{what}:")[1].split()[0]) * 1024
+
+
+def forget_peak(server):
+    """Have VmHWM begin with what there is now, which is returned."""
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+    return memory(server, "VmHWM")
 
 
 # --- passwords
@@ -127,10 +134,30 @@ def test_too_many_clients(tmp_path):
             assert b"+PONG\r\n" == ask(sock, b"PING\r\n", until=7)
 
 
+@pytest.mark.parametrize("before", ["", "sys.modules['uvloop'] = None"], ids=["uvloop", "asyncio"])
+def test_too_few_files(tmp_path, before):
+    """A server that can't take more connections goes on with those that it has, and with new ones later."""
+    limit = "resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))"
+    start = f"import resource, sys\n{before}\n{limit}\nfrom skeg.cli import main\nmain()"
+    with ServerProcess(tmp_path / "data", launcher=("-c", start)) as server, server.client() as client:
+        with contextlib.ExitStack() as stack:
+            for _ in range(100):
+                stack.enter_context(server.connect())
+                client.set("k", "v")
+            assert b"v" == client.get("k")
+
+        def connected():
+            with contextlib.suppress(NotConnected), server.client() as other:
+                return b"v" == other.get("k")
+
+        eventually(connected)
+        assert b"PONG" == client.ping()
+
+
 def test_idle_clients_have_to_go(tmp_path):
     """Not those that wait for a reply, or say something now and then."""
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(ServerProcess(tmp_path / "data", "--idle-timeout", "1.5"))
+        server = stack.enter_context(ServerProcess(tmp_path / "data", "--idle-timeout", "2.5"))
         busy, idle, other = (stack.enter_context(server.connect(p)) for p in ("resp", "resp", "binary"))
         busy.sendall(command("SET", "k", "v"))
         assert b"+OK\r\n" == busy.recv(100)
@@ -145,6 +172,22 @@ def test_idle_clients_have_to_go(tmp_path):
                     gone.append(sock)
         server.wait_for("connection closed: idle")
         assert b"+PONG\r\n" == ask(busy, b"PING\r\n", until=7)
+
+
+def test_silence_begins_with_what_was_heard_last(talk):
+    """Not with the last time that the server looked."""
+
+    async def work(sessions):
+        connection, _ = sessions.open()
+        await asyncio.sleep(0.1)
+        before = connection._hub.time()
+        connection.data_received(b"PING\r\n")
+        assert before <= connection.last_heard
+        connection.pause_writing()
+        assert before <= connection.stalled
+        assert before <= sessions.open()[0].opened
+
+    talk(work)
 
 
 # --- memory
@@ -197,7 +240,7 @@ def test_a_client_that_never_reads(strict):
 
 def test_requests_that_many_begin_and_nobody_ends(strict):
     """All of them together get so much memory; whoever has most of it is closed."""
-    before = memory(strict, "VmHWM")
+    before = forget_peak(strict)
     with contextlib.ExitStack() as stack:
         small = stack.enter_context(strict.connect())
         small.sendall(b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$10\r\nabc")
@@ -269,7 +312,7 @@ def hammer(server, protocol, hostile):
             client.vindex_create("v", 8, backend="disk", kind="f32")
         client.vmset("v", [(n, np.eye(8, dtype=np.float32)[n], b"a=1") for n in range(8)])
         client.vsearch("v", FLOATS, k=1)
-        before = memory(server, "VmHWM")
+        before = forget_peak(server)
         with contextlib.ExitStack() as stack:
             sockets = []
             for data in hostile:

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.net.serving import ServerProcess, ask
+from tests.net.serving import ServerProcess, ask, eventually
 
 
 @pytest.fixture(scope="module")
@@ -15,6 +15,13 @@ def server(filled):
     options = ["--mode", "serve", "--log-format", "json", "--log-level", "debug"]
     with ServerProcess(filled[0], *options, metrics=True, max_clients=3) as server:
         yield server
+
+
+@pytest.fixture
+def alone(server):
+    """The server, once it knows that those who were there before are gone."""
+    eventually(lambda: figures(server)["skeg_connections"] == 0)
+    return server
 
 
 def figures(server):
@@ -30,9 +37,9 @@ def test_health(server):
     assert [200, 200, 404] == [server.get(path)[0] for path in ("/livez", "/readyz", "/nothing")]
 
 
-def test_counts_grow_as_clients_ask(server, filled):
-    before = figures(server)
-    with server.client() as client, server.binary_client() as binary:
+def test_counts_grow_as_clients_ask(alone, filled):
+    before = figures(alone)
+    with alone.client() as client, alone.binary_client() as binary:
         for n in range(7):
             client.get(f"key:{n}")
         with client.pipeline() as pipe:
@@ -43,7 +50,7 @@ def test_counts_grow_as_clients_ask(server, filled):
             client.vsearch("disk", filled[1][n])
         client.vsearch_many("flat", filled[1][:4])
         client.execute("INFO")
-        during = figures(server)
+        during = figures(alone)
     for op, expected in (("get", 108), ("vsearch", 4), ("hello", 1), ("info", 1), ("set", 0)):
         for name in ("skeg_ops_total", "skeg_op_duration_seconds_count"):
             counted = f'{name}{{op="{op}"}}'
@@ -55,23 +62,23 @@ def test_counts_grow_as_clients_ask(server, filled):
     assert 600 == during["skeg_vindex_vectors"]
 
 
-def test_metrics_are_the_same_over_resp(server):
-    with server.client() as client:
+def test_metrics_are_the_same_over_resp(alone):
+    with alone.client() as client:
         text = client.skeg_stats()
     names = {line.split()[0] for line in text.split("\n\n", 1)[1].splitlines() if line and line[0] != "#"}
-    told = {name for name in figures(server) if "skeg_stats" not in name}  # that is counted by asking
+    told = {name for name in figures(alone) if "skeg_stats" not in name}  # that is counted by asking
     assert told == {name for name in names if "skeg_stats" not in name}
     assert re.match(r"cache_bytes=\d+ evictions=\d+ n_keys=300 budget=\d+\n\n", text)
 
 
-def test_the_log_is_json_line_by_line(server):
+def test_the_log_is_json_line_by_line(alone):
     """With who came, who was refused, and why."""
-    with server.client(), server.client(), server.connect() as third, server.connect() as fourth:
+    with alone.client(), alone.client(), alone.connect() as third, alone.connect() as fourth:
         assert b"+PONG\r\n" == ask(third, b"PING\r\n", until=7)
         assert b"-ERR max number of clients reached\r\n" == fourth.recv(100)
         peer = "{}:{}".format(*fourth.getsockname())
-    server.wait_for("too many clients")
-    said = [json.loads(line) for line in [*server.lines]]
+    alone.wait_for("too many clients")
+    said = [json.loads(line) for line in [*alone.lines]]
     assert {"time", "level", "logger", "message"} <= set.intersection(*map(set, said))
     assert {"debug", "info", "warning"} >= {entry["level"] for entry in said}
     (refused,) = [entry for entry in said if "too many clients" in entry["message"]]

@@ -78,23 +78,15 @@ def test_a_process_that_dies_is_replaced(server):
         eventually(lambda: len(workers(server)) == 3)
         with server.client() as third, server.client() as fourth:
             assert {alive, workers(server)[2]} == {pid_of(third), pid_of(fourth)}
-    assert 0 == server.stop()
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_the_end_of_all(server, number):
-    """Idle clients don't keep them."""
-    with server.connect() as idle:
-        assert 2 == len(workers(server))
-        assert 0 == server.stop(number)
-        assert b"" == idle.recv(1)
-        assert [] == [pid for pid in workers(server) if is_running(pid)]
+        # Idle clients don't keep them.
+        assert 0 == server.stop()
+    assert [] == [pid for pid in workers(server) if is_running(pid)]
 
 
 def test_a_signal_to_the_whole_group(server):
-    """As a terminal or a supervisor sends it: no process takes the place of one that was told to end."""
+    """As a terminal sends it: no process takes the place of one that was told to end."""
     for pid in [*workers(server), server.process.pid]:
-        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGINT)
     assert 0 == server.wait()
     assert [] == [pid for pid in workers(server) if is_running(pid)]
 

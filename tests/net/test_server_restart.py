@@ -27,16 +27,17 @@ def answers(server, queries):
             found[name] = [client.vsearch(name, query, k=8, l_search=60, with_payload=True) for query in queries]
             found[name] += [client.vsearch(name, queries[0], k=8, filter="n < 40", with_payload=True)]
             found[name] += [[hit.id for hit in binary.vsearch(name, query, k=8, l_search=60)] for query in queries]
-            found[name] += [None if v is None else v.tobytes() for v in (client.vget(name, n) for n in range(120))]
+            found[name] += [
+                None if v is None else v.tobytes() for v in (client.vget(name, n) for n in range(0, 120, 4))
+            ]
     return found
 
 
-@pytest.mark.parametrize("shards", [1, 3])
-def test_everything_is_there(tmp_path, rng, shards):
+def test_everything_is_there(tmp_path, rng):
     """Keys of all sizes, vectors of all kinds, payloads; also after a second restart, in mode "serve"."""
     vectors, queries = unit(rng, 120, 32), unit(rng, 3, 32)
     values = {b"": b"", b"\x00\r\n\xff": b"\r\n", b"k" * 65535: b"long key", b"large": rng.bytes(3 << 20)}
-    with ServerProcess(tmp_path / "data", "--shards", str(shards)) as server:
+    with ServerProcess(tmp_path / "data", "--shards", "3", "--durability", "os") as server:
         with server.client() as client, server.binary_client() as binary:
             for key, value in values.items():
                 client.set(key, value)

@@ -6,11 +6,12 @@ import contextlib
 import json
 import socket
 import threading
+import time
 
 import pytest
 
 from skeg.errors import ServerError
-from tests.net.serving import ServerProcess, refusal
+from tests.net.serving import PATIENCE_S, ServerProcess, refusal
 
 
 def free_port():
@@ -22,21 +23,22 @@ def test_who_can_connect_is_served(filled):
     """The port opens when everything is recovered; whoever tries before is refused."""
     path, vectors = filled
     port = free_port()
-    server = ServerProcess(path, "--mode", "serve", port=port)
     tries = []
+    end = time.monotonic() + PATIENCE_S
 
-    def try_to_connect():
-        while not server.lines or "stopped" not in server.lines[-1]:
+    def connect_and_ask():
+        while time.monotonic() < end:
             with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 20) as sock:
                 sock.sendall(b"GET key:7\r\n")
                 tries.append(sock.recv(100))
                 return
             tries.append(None)
+            time.sleep(0.005)
 
-    trying = threading.Thread(target=try_to_connect)
-    trying.start()
-    with server, server.client() as client:
-        trying.join()
+    asking = threading.Thread(target=connect_and_ask, daemon=True)
+    asking.start()
+    with ServerProcess(path, "--mode", "serve", port=port) as server, server.client() as client:
+        asking.join()
         assert [b"$7\r\nvalue 7\r\n"] == [answer for answer in tries if answer is not None]
         assert len(tries) > 1
         assert 7 == client.vsearch("disk", vectors[7], k=1)[0].id
