@@ -122,17 +122,17 @@ class SearchPool:
         self._work: SimpleQueue[list[Search] | None] = SimpleQueue()
         self._idle = workers or 1
         self._answers_here = workers == 0
-        self._here: dict[Plan, deque[Search]] = {}
+        self._here: dict[Any, deque[Search]] = {}
         self.depth = 0
         self.nbytes = 0  # of queries that wait
         self._threads: list[threading.Thread] = []
 
     def submit(self, search: Search) -> None:
         """Queue a search that `flush` will hand to a thread."""
-        is_plain = search.count is None and search.filter is None and not search.with_payload
-        key: Any = search.plan if is_plain else search
+        is_plain = search.filter is None and not search.with_payload
+        key: Any = search.plan if is_plain and search.count is None else search
         queues: dict[Any, deque[Search]] = self._queues
-        if self._answers_here and is_plain and search.plan.is_quick:
+        if self._answers_here and is_plain and (search.count or 1) <= HERE_MAX and search.plan.is_quick:
             queues = self._here
         queue = queues.get(key)
         if queue is None:
@@ -162,7 +162,7 @@ class SearchPool:
         self.nbytes -= sum([len(search.queries) for search in searches])
         for done, answer in _answer(searches):
             done(answer)
-        self._batch_sizes(len(searches))
+        self._batch_sizes(sum(search.count or 1 for search in searches))
         if self._here:
             self._completions.post([(lambda _: self.flush(), None)])
 
