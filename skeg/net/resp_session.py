@@ -48,6 +48,8 @@ class RespSession(Session):
         Of the connection.
     """
 
+    FULL = b"-ERR max number of clients reached\r\n"
+
     def __init__(self, link: Link, engine: Engine, table: Table, gate: Gate, number: int) -> None:
         super().__init__(link, gate)
         self.engine = engine
@@ -104,10 +106,12 @@ class RespSession(Session):
         self.command = command
         self.operation = command.operation
         try:
+            if not self.gate.is_passed and not command.is_open:
+                raise CommandError(NO_AUTH, "NOAUTH")  # noqa: TRY301 - one place that answers errors
             if not command.takes(len(request) - 1):
-                raise CommandError(command.arity_error())  # noqa: TRY301 - one place that answers errors
-            if command.is_write or not self.gate.is_passed:
-                self._check_allowed(command)
+                raise CommandError(command.arity_error())  # noqa: TRY301 - likewise
+            if command.is_write:
+                self._check_writable()
                 self.batch_bytes += sum(map(len, request))
             command.run(self, request)
         except NotNowError:
@@ -148,10 +152,8 @@ class RespSession(Session):
     def _admits(self, lane: Lane) -> bool:
         return self.admits(lane) and (lane is Lane.KEYS or not self.engine.is_full)
 
-    def _check_allowed(self, command: Command) -> None:
-        if not self.gate.is_passed and not command.is_open:
-            raise CommandError(NO_AUTH, "NOAUTH")
-        if command.is_write and self.engine.is_read_only:
+    def _check_writable(self) -> None:
+        if self.engine.is_read_only:
             raise CommandError(READ_ONLY, "READONLY")
 
     def authenticate(self, user: bytes, password: bytes) -> None:

@@ -82,6 +82,9 @@ class Session(ABC):
         Keeps out who has not given the password.
     """
 
+    FULL = b""
+    """What one client too many is told before the connection is closed, if the protocol has words for it."""
+
     def __init__(self, link: Link, gate: Gate) -> None:
         self.link = link
         self.gate = gate

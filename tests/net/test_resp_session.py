@@ -182,6 +182,7 @@ def test_nothing_but_the_password_is_taken_before_the_password(talk):
         command("PING"),
         command("GET", "a"),
         command("NONE"),
+        command("GET"),
         command("HELLO", 3),
         command("AUTH", "wrong"),
         command("AUTH", "root", "secret"),
@@ -191,7 +192,7 @@ def test_nothing_but_the_password_is_taken_before_the_password(talk):
         password=b"secret",
     )
     wrong = b"-WRONGPASS invalid username-password pair or user is disabled.\r\n"
-    assert [refused] * 4 + [wrong] * 3 + [OK, b"+PONG\r\n"] == found
+    assert [refused] * 5 + [wrong] * 3 + [OK, b"+PONG\r\n"] == found
 
 
 def test_hello_takes_the_password_and_changes_nothing_without(talk):

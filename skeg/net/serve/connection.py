@@ -60,7 +60,7 @@ class Connection(asyncio.Protocol):
         self.peer = _name(transport.get_extra_info("peername"))
         if not self._hub.add(self):
             self._is_closed = True
-            self._transport.write(b"-ERR max number of clients reached\r\n")
+            self._transport.write(self.session.FULL)
             self._transport.close()
             return
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
