@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from skeg.durability import Durability
+from skeg.errors import CorruptError
 from skeg.kv import Store
 from skeg.net.commands.table import Command
 from skeg.net.failures import NO_INTEGER, CommandError, failure_of
-from skeg.net.resp.encode import OK, ErrorReply, Status, encode
+from skeg.net.resp.encode import NULL, OK, ErrorReply, Status, encode
 from skeg.net.resp_session import MANY, RespSession, refusal
 from skeg.net.session import TICK_BYTES, NotNowError
 from skeg.net.text import I64_MIN, signed
@@ -43,7 +44,7 @@ def get_run(session: RespSession, keys: list[bytes]) -> bool:
         return False
     values = session.engine.keys.all_cached(keys)
     if values is None:
-        return False
+        return _get_run_from_files(session, keys)
     sizes = {*map(len, values)}
     if max(sizes) * len(values) > TICK_BYTES:
         return False
@@ -53,6 +54,24 @@ def get_run(session: RespSession, keys: list[bytes]) -> bool:
         session.out.append(b"%b%b\r\n" % (head, (b"\r\n" + head).join(values)))
     else:
         session.out.append(b"".join([b"$%d\r\n%b\r\n" % (len(value), value) for value in values]))
+    return True
+
+
+def _get_run_from_files(session: RespSession, keys: list[bytes]) -> bool:
+    """As `get_run`, of which some values are not in memory; False if they are long, damaged or not durable yet."""
+    parts, null = [], NULL[session.version]
+    room = TICK_BYTES
+    for key in keys:
+        try:
+            value, is_known = session.engine.keys.get_at_once(key, SHORT_BYTES)
+        except CorruptError:
+            return False
+        if not is_known or room < 0:
+            return False
+        parts.append(null if value is None else b"$%d\r\n%b\r\n" % (len(value), value))
+        room -= len(parts[-1])
+    session.out.append(b"".join(parts))
+    session.out_bytes += TICK_BYTES - room
     return True
 
 
