@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from skeg.net.http import respond
-
 TIMEOUT_S = 10
 """Seconds that a request may take to arrive."""
 
@@ -44,6 +42,3 @@ class Web(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         """Forget it."""
         self._timer.cancel()
-
-
-__all__ = ["Web", "respond"]
