@@ -18,7 +18,14 @@ LAYERS: list[list[str]] = [
     ["skeg.checks", "skeg.binary", "skeg.jit", "skeg.durability"],
     ["skeg.files", "skeg.mapped"],
     ["skeg.fileops", "skeg.signed", "skeg.headers", "skeg.layout", "skeg.container"],
-    ["skeg.ann.kernels", "skeg.ann.kernels.*", "skeg.kv.kernels", "skeg.kv.kernels.*"],
+    [
+        "skeg.ann.kernels",
+        "skeg.ann.kernels.*",
+        "skeg.kv.kernels",
+        "skeg.kv.kernels.*",
+        "skeg.net.kernels",
+        "skeg.net.kernels.*",
+    ],
     [
         "skeg.ann.arrays",
         "skeg.ann.metric",
@@ -125,6 +132,7 @@ LAYERS: list[list[str]] = [
 KERNELS = {
     "skeg.ann.kernels": ("skeg.ann.kernels.simd", "skeg.ann.kernels.bundle"),
     "skeg.kv.kernels": ("skeg.kv.kernels.intrinsics",),
+    "skeg.net.kernels": (),
 }
 
 CORE = {"numpy", "numba", "llvmlite", "xxhash", "attrs", "click"}

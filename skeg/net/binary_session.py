@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from skeg.ann.hits import Hits
 from skeg.durability import Durability
 from skeg.errors import NotFoundError, ProtocolError, SkegError
 from skeg.kv.aio import Operation
@@ -18,7 +19,7 @@ from skeg.net.binary.replies import (
 )
 from skeg.net.engine.changes import Put, Remove
 from skeg.net.engine.engine import Engine
-from skeg.net.engine.searches import Found, Plan, Search
+from skeg.net.engine.searches import Plan, Search
 from skeg.net.failures import NO_AUTH, READ_ONLY, CommandError, failure_of
 from skeg.net.session import Lane, Link, NotNowError, Session
 from skeg.net.vectors import reply_weight
@@ -195,17 +196,24 @@ class BinarySession(Session):
         self.engine.changes.submit(change._replace(done=lambda result: self.settle(slot, reply(result, encode))))
 
     def search(self, plan: Plan, query: bytes, index: str) -> None:
-        """Queue a search of an index."""
+        """Search an index, at once or on a thread."""
         reply = self.replier(index)
-        slot = self.reserve(Lane.SEARCH, self._numbers[Op.VSEARCH], reply_weight(plan))
+        operation = self._numbers[Op.VSEARCH]
 
-        def encode(rows: list[Found]) -> bytes:
-            return reply(rows[0], lambda found: encode_hits(found.ids, found.scores))
+        def encode(hits: Hits) -> bytes:
+            return reply(hits, lambda found: encode_hits(found.ids, found.scores))
 
-        def done(result: Any) -> None:
-            self.settle(slot, result if isinstance(result, bytes) else reply(result, lambda _: b""))
+        def final(answer: bytes | SkegError) -> bytes:
+            return answer if isinstance(answer, bytes) else reply(answer, lambda _: b"")
 
-        self.engine.searches.submit(Search(plan, query, encode, done))
+        searches = self.engine.searches
+        if plan.is_quick and searches.is_at_once:
+            self.take_from_tick(1)
+            self.out.append(final(searches.at_once(plan, query, None, encode)))
+            self.operations.append(operation)
+            return
+        slot = self.reserve(Lane.SEARCH, operation, reply_weight(plan))
+        searches.submit(Search(plan, query, encode, lambda answer: self.settle(slot, final(answer))))
 
 
 def _lane(op: int) -> Lane:

@@ -12,13 +12,13 @@ from skeg.net.access import Gate
 from skeg.net.commands.table import Command, Table
 from skeg.net.engine.changes import Put, Remove
 from skeg.net.engine.engine import Engine
-from skeg.net.engine.searches import Found, Plan, Search
+from skeg.net.engine.searches import Encode, Plan, Search
 from skeg.net.failures import NO_AUTH, READ_ONLY, CommandError, failure_of
 from skeg.net.resp.encode import ErrorReply
 from skeg.net.resp.encode import encode as encode_value
 from skeg.net.resp.requests import Malformed, RequestParser
 from skeg.net.resp.runs import RUN_BYTES_MIN, Run, find_run
-from skeg.net.session import Lane, Link, NotNowError, Session
+from skeg.net.session import AT_ONCE_MAX, Lane, Link, NotNowError, Session
 from skeg.net.vectors import index_named, reply_weight
 from skeg.vector_index import VectorIndex
 
@@ -30,9 +30,9 @@ class KnownSearch(NamedTuple):
     """What a search that is asked for again and again comes to, as long as the index is the same."""
 
     name: str
-    target: VectorIndex
     plan: Plan
-    encode: Callable[[list[Found]], bytes]
+    is_quick: bool
+    encode: Encode
 
 
 class RespSession(Session):
@@ -71,6 +71,10 @@ class RespSession(Session):
         """Parse what arrived; what can't be parsed ends the connection after the replies to what came before."""
         parser = self._parser
         if self.is_ending:
+            return
+        request = parser.repeated(data)
+        if request is not None:
+            self.inbox.append(request)
             return
         if len(data) >= RUN_BYTES_MIN and not parser.pending and self.gate.is_passed:
             run = find_run(data)
@@ -236,20 +240,32 @@ class RespSession(Session):
 
         self.engine.run(function, done, is_long=is_long)
 
-    def search(
-        self, index: str, plan: Plan, queries: bytes, encode: Callable[[list[Found]], bytes], **how: Any
-    ) -> None:
-        """Queue a search of an index; its encoded hits are the reply."""
-        version = self.version
+    def search(self, known: KnownSearch, queries: bytes, count: int | None = None) -> None:
+        """Search an index for one query, or for as many; the encoded hits are the reply."""
+        if not known.is_quick or (count or 1) > AT_ONCE_MAX or not self.engine.searches.is_at_once:
+            self.queue_search(known, queries, count=count)
+            return
+        self.take_from_tick(count or 1)
+        answer = self.engine.searches.at_once(known.plan, queries, count, known.encode)
+        if isinstance(answer, bytes):
+            self.out.append(answer)
+            self.out_bytes += len(answer)
+        else:
+            self.say(refusal(failure_of(answer, known.name)))
+        self.operations.append(self.operation)
+
+    def queue_search(self, known: KnownSearch, queries: bytes, **how: Any) -> None:
+        """Have a thread search; ``how`` as of `Search`."""
+        version, plan = self.version, known.plan
         weight = reply_weight(plan, how.get("count") or 1, with_payload=how.get("with_payload", False))
         slot = self.reserve(Lane.SEARCH, self.operation, weight)
 
         def done(result: Any) -> None:
             if isinstance(result, SkegError):
-                result = encode_value(refusal(failure_of(result, index)), version)
+                result = encode_value(refusal(failure_of(result, known.name)), version)
             self.settle(slot, result)
 
-        self.engine.searches.submit(Search(plan, queries, encode, done, **how))
+        self.engine.searches.submit(Search(plan, queries, known.encode, done, **how))
 
     def change(self, change: Put | Remove, index: str, finish: Callable[[Any], Any]) -> None:
         """Queue a change of an index; ``finish`` makes the value of the reply of its result."""

@@ -25,6 +25,10 @@ WINDOW = 128
 TICK_BYTES = 1 << 20
 """Bytes of replies after which a connection waits for the next tick, and for its socket."""
 
+AT_ONCE_MAX = 16
+"""Queries of one connection that are answered on the thread of the loop before it looks after others again: some 0.4 ms
+with the lists that recall .95 takes, 3 ms with the longest."""
+
 HELD_BYTES = 16 << 20
 """Bytes of writes and of replies that wait for others, after which nothing more begins."""
 
@@ -95,6 +99,7 @@ class Session(ABC):
         self.batch_bytes = 0
         self.operations: list[int] = []
         self.started = 0.0
+        self._at_once_left = AT_ONCE_MAX
         self.slots: deque[Slot] = deque()
         self.held_bytes = 0  # the weight of all of them
         self.lane = Lane.KEYS
@@ -141,10 +146,17 @@ class Session(ABC):
         """Begin requests until none is left or one has to wait."""
         inbox, start = self.inbox, self.start
         self.started = time.perf_counter()
+        self._at_once_left = AT_ONCE_MAX
         while inbox and not self.is_paused and self.out_bytes <= TICK_BYTES and self.held_bytes <= HELD_BYTES:
             if not start(inbox[0]):
                 break
             inbox.popleft()
+
+    def take_from_tick(self, count: int) -> None:
+        """Count queries that are about to be answered on this thread; `NotNowError` if others have to come first."""
+        if count > self._at_once_left:
+            raise NotNowError
+        self._at_once_left -= count
 
     def end_tick(self) -> None:
         """Send what is known, in its turn; `out` is complete now."""

@@ -65,8 +65,8 @@ class ServerSettings:
     mode : {"rw", "serve"}
         For reading and writing, or for reading only, which writes nothing to the disk.
     workers : int, optional
-        Threads that search in each process; by default its part of the processors. 0 answers quick searches without
-        another thread, which is best where each process has one processor, and so the default there.
+        Threads that search in each process, and answer all searches. By default its part of the processors, and quick
+        searches are answered without them.
     processes : int
         Processes that share the ports, 1 to 256; more than one in mode "serve" only.
     durability : {"sync", "os", "none"}
@@ -104,7 +104,7 @@ class ServerSettings:
     binary_port: int | None = attrs.field(default=7379, validator=_optional_port)
     metrics_port: int | None = attrs.field(default=None, validator=_optional_port)
     mode: str = attrs.field(default="rw", validator=_choice("rw", "serve"))
-    workers: int | None = attrs.field(default=None, validator=_optional_int(0))
+    workers: int | None = attrs.field(default=None, validator=_optional_int(1))
     processes: int = attrs.field(default=1, validator=_int(1, 256))
     durability: str = attrs.field(default="sync", validator=_choice("sync", "os", "none"))
     password_file: Path | None = attrs.field(default=None, converter=_path)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
+from skeg.ann.hits import Hits
 from skeg.errors import ProtocolError, SkegError
 from skeg.net.commands.table import Command
 from skeg.net.engine.changes import Put, Remove
-from skeg.net.engine.searches import Found
+from skeg.net.engine.searches import Encode
 from skeg.net.failures import CommandError
-from skeg.net.resp.encode import Status, encode_hits
+from skeg.net.resp.encode import Status
+from skeg.net.resp.hits import encode_search
 from skeg.net.resp_session import KnownSearch, RespSession, index_name, name_text
 from skeg.net.session import Lane
 from skeg.net.text import U32_MAX, unsigned
@@ -187,13 +188,13 @@ def vsearch(session: RespSession, args: list[bytes]) -> None:
     queries = args[4]
     spelled = (args[1], args[2], args[3], session.version)
     known = session.searches.get(spelled)
-    if known is not None and len(queries) == 4 * known.target.dim:
+    if known is not None and len(queries) == 4 * known.plan.target.dim:
         try:
-            is_same = session.engine.database.index(known.name) is known.target
+            is_same = session.engine.database.index(known.name) is known.plan.target
         except SkegError:
             is_same = False
         if is_same:
-            session.search(known.name, known.plan, queries, known.encode)
+            session.search(known, queries)
             return
     k, list_size = _numbers(args)
     _check_floats(queries)
@@ -203,12 +204,12 @@ def vsearch(session: RespSession, args: list[bytes]) -> None:
     if plan is None:
         session.say([])
         return
-    encode = _encoder(session, with_payload=False, is_batch=False)
-    if len(session.searches) >= KNOWN_MAX:
-        session.searches.clear()
+    known = KnownSearch(name, plan, plan.is_quick, _encoder(session))
     if plan.k == k and plan.list_size == (list_size or None):  # else it depends on the size of the index
-        session.searches[spelled] = KnownSearch(name, index, plan, encode)
-    session.search(name, plan, queries, encode)
+        if len(session.searches) >= KNOWN_MAX:
+            session.searches.clear()
+        session.searches[spelled] = known
+    session.search(known, queries)
 
 
 def _numbers(args: list[bytes]) -> tuple[int, int]:
@@ -237,8 +238,11 @@ def _vsearch_with_tail(session: RespSession, args: list[bytes]) -> None:
     if plan is None:
         session.say([] if count is None else [[]] * count)
         return
-    encode = _encoder(session, with_payload=with_payload, is_batch=count is not None)
-    session.search(name, plan, queries, encode, count=count, filter=condition, with_payload=with_payload)
+    known = KnownSearch(name, plan, plan.is_quick, _encoder(session, with_payload=with_payload))
+    if condition is None and not with_payload:
+        session.search(known, queries, count)
+    else:
+        session.queue_search(known, queries, count=count, filter=condition, with_payload=with_payload)
 
 
 def _tail(words: list[bytes]) -> tuple[bool, str | None, int | None]:
@@ -267,18 +271,24 @@ def _tail(words: list[bytes]) -> tuple[bool, str | None, int | None]:
     return with_payload, condition, count
 
 
-def _encoder(session: RespSession, *, with_payload: bool, is_batch: bool) -> Callable[[list[Found]], bytes]:
+def _encoder(session: RespSession, *, with_payload: bool = False) -> Encode:
     version, most = session.version, session.engine.max_reply_bytes
 
-    def encode(rows: list[Found]) -> bytes:
-        payloads = [blobs(row.payloads) for row in rows] if with_payload else [None] * len(rows)
-        wanted = sum([len(blob) for some in payloads for blob in some or [] if blob])
-        if wanted > most:
-            raise ProtocolError(f"reply with payloads of {wanted} bytes: at most {most} are sent")
-        parts = [encode_hits(row.ids, row.scores, some, version) for row, some in zip(rows, payloads, strict=True)]
-        return b"*%d\r\n%b" % (len(parts), b"".join(parts)) if is_batch else parts[0]
+    def encode(hits: Hits) -> bytes:
+        if not with_payload:
+            return encode_search(hits, None, version)
+        given = [hits.payloads] if hits.ids.ndim == 1 else hits.payloads
+        rows = [blobs(payloads) for payloads in given or []]
+        _check_size(rows, most)
+        return encode_search(hits, rows, version)
 
     return encode
+
+
+def _check_size(rows: list[list[bytes | None]], most: int) -> None:
+    wanted = sum([len(blob) for row in rows for blob in row if blob])
+    if wanted > most:
+        raise ProtocolError(f"reply with payloads of {wanted} bytes: at most {most} are sent")
 
 
 def blobs(payloads: list[Any] | None) -> list[bytes | None]:

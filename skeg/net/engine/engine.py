@@ -27,14 +27,8 @@ QUEUE_BYTES = 64 << 20
 
 
 def worker_count(settings: ServerSettings) -> int:
-    """Threads that search in each process: those that the settings name, or the process's part of the processors.
-
-    None (0) where each process has a processor at most: see `skeg.net.engine.searches`.
-    """
-    if settings.workers is not None:
-        return settings.workers
-    part = available_cpus() // settings.processes
-    return part if part > 1 else 0
+    """Threads that search in each process: as many as the settings name, else the process's part of the processors."""
+    return settings.workers or max(available_cpus() // settings.processes, 1)
 
 
 class Traffic(Protocol):
@@ -84,7 +78,9 @@ class Engine:
         self._store = AsyncStore(database.kv)
         self._completions = Completions(wake)
         self.keys = Keys(self._store, metrics)
-        self.searches = SearchPool(self.workers, self._completions, metrics.batch_size)
+        self.searches = SearchPool(
+            self.workers, self._completions, metrics.batch_size, is_at_once=settings.workers is None
+        )
         self.changes = Changes(self._completions)
         self._others = ThreadPoolExecutor(_OTHER_THREADS, thread_name_prefix="skeg-other")
         # What takes minutes, one after the other: it must not keep the others from those threads.

@@ -1,18 +1,20 @@
-"""Searches on a few threads: those of one index that wait together are answered by one call of a kernel.
+"""Searches: quick ones at once, others on a few threads, where those of one index that wait are answered together.
+
+To wake a thread and to be woken by it takes longer than a search of a graph in memory, and a batch of such searches is
+no quicker than one after the other. So they are answered on the thread of the loop, a few for each connection at a
+time: 117,659 x 384, 8 connections that ask for one query at a time, 1.5 times as many queries a second, and their
+longest waits half as long. When such a search takes long, as its pages have to be read from the disk, threads answer
+for a while.
 
 Which searches go together, and to which thread, is decided on the thread of the loop alone, so nothing is locked. Of
 those that arrive while all threads are busy, one call takes as many as there are.
-
-To wake a thread and to be woken by it takes longer than a search of a graph. Where another thread could not run at the
-same time anyway, as each processor has a process of its own, quick searches are answered on the thread of the loop, a
-few at a time. On one processor and 117,659 x 384, 8 connections that ask for one query at a time, that is 1.5 times
-as many queries a second.
 """
 
 from __future__ import annotations
 
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from skeg.ann.hits import Hits
 from skeg.errors import SkegError
 from skeg.net.engine.completions import Completions, Done, outcome
 from skeg.vector_index import VectorIndex
@@ -28,12 +31,14 @@ from skeg.vector_index import VectorIndex
 BATCH_MAX = 64
 """Queries of one call. More would not be quicker, and all of them wait for the last."""
 
-HERE_MAX = 16
-"""Queries that are answered on the thread of the loop before it looks after connections again: some 0.4 ms with the
-lists that recall .95 takes, 3 ms with the longest."""
-
 QUICK_LIST_SIZE = 128
 """Longest list of a search that is quick."""
+
+SLOW_S = 0.002
+"""Seconds of a query that was not quick after all."""
+
+SLOW_SHARE = 0.05
+"""Share of the time of the loop that such queries may take: for the rest threads answer."""
 
 SHARE_MIN = 4
 """Queries below which it is not worth while to wake another thread for a part of them."""
@@ -53,12 +58,8 @@ class Plan(NamedTuple):
         return is_short and self.target.backend == "disk" and len(self.target.fragments) == 1
 
 
-class Found(NamedTuple):
-    """Hits of one query, as lists: ids, scores, and payloads if they were asked for."""
-
-    ids: list[int]
-    scores: list[float]
-    payloads: list[Any] | None = None
+Encode = Callable[[Hits], bytes]
+"""Makes the reply of the hits, of one query or of many; called on the thread that searches."""
 
 
 class Search:
@@ -69,8 +70,7 @@ class Search:
     plan : Plan
     queries : bytes
         float32, of one query or of ``count``.
-    encode : callable
-        Makes the reply of a list of `Found`; called on the thread that searches.
+    encode : Encode
     done : callable
         Told the reply, or a `SkegError`.
     count : int, optional
@@ -85,7 +85,7 @@ class Search:
         self,
         plan: Plan,
         queries: bytes,
-        encode: Callable[[list[Found]], bytes],
+        encode: Encode,
         done: Done,
         *,
         count: int | None = None,
@@ -107,36 +107,55 @@ class SearchPool:
     Parameters
     ----------
     workers : int
-        Threads; 0 to answer quick searches on the thread of the loop, and others on one thread.
+        Threads.
+    is_at_once : bool
+        Whether quick searches are answered on the thread of the loop.
     completions : Completions
         Where results go.
     batch_sizes : callable
         Told how many queries each call of a kernel had.
     """
 
-    def __init__(self, workers: int, completions: Completions, batch_sizes: Callable[[int], None]) -> None:
+    def __init__(
+        self, workers: int, completions: Completions, batch_sizes: Callable[[int], None], *, is_at_once: bool
+    ) -> None:
         self._completions = completions
         self._batch_sizes = batch_sizes
         # Searches that can be answered together by plan, the plan asked for first in front; others under themselves.
         self._queues: dict[Any, deque[Search]] = {}
         self._work: SimpleQueue[list[Search] | None] = SimpleQueue()
-        self._idle = workers or 1
-        self._answers_here = workers == 0
-        self._here: dict[Any, deque[Search]] = {}
+        self._idle = workers
+        self._at_once_from = 0.0 if is_at_once else math.inf
         self.depth = 0
         self.nbytes = 0  # of queries that wait
         self._threads: list[threading.Thread] = []
+
+    @property
+    def is_at_once(self) -> bool:
+        """Whether `at_once` is to answer quick queries now, rather than threads."""
+        return time.perf_counter() >= self._at_once_from
+
+    def at_once(self, plan: Plan, queries: bytes, count: int | None, encode: Encode) -> bytes | SkegError:
+        """What a search with a quick plan comes to; arguments as of `Search`."""
+        began = time.perf_counter()
+        answer: bytes | SkegError
+        try:
+            answer = encode(_hits(plan, queries, count))
+        except SkegError as error:
+            answer = error
+        took = time.perf_counter() - began
+        if took > SLOW_S * (count or 1):
+            self._at_once_from = began + took / SLOW_SHARE
+        self._batch_sizes(count or 1)
+        return answer
 
     def submit(self, search: Search) -> None:
         """Queue a search that `flush` will hand to a thread."""
         is_plain = search.filter is None and not search.with_payload
         key: Any = search.plan if is_plain and search.count is None else search
-        queues: dict[Any, deque[Search]] = self._queues
-        if self._answers_here and is_plain and (search.count or 1) <= HERE_MAX and search.plan.is_quick:
-            queues = self._here
-        queue = queues.get(key)
+        queue = self._queues.get(key)
         if queue is None:
-            queues[key] = deque((search,))
+            self._queues[key] = deque((search,))
         else:
             queue.append(search)
         self.depth += 1
@@ -144,27 +163,14 @@ class SearchPool:
 
     def flush(self) -> None:
         """Hand what is queued to the threads that have nothing to do."""
-        if self._here:
-            self._answer_here()
         if self._queues and not self._threads:
             self._start_threads()
         while self._idle and self._queues:
-            searches = _take(self._queues, self._idle, BATCH_MAX)
+            searches = _take(self._queues, self._idle)
             self.depth -= len(searches)
             self.nbytes -= sum([len(search.queries) for search in searches])
             self._idle -= 1
             self._work.put(searches)
-
-    def _answer_here(self) -> None:
-        """Answer some quick searches; the rest in the next round of the loop."""
-        searches = _take(self._here, 1, HERE_MAX)
-        self.depth -= len(searches)
-        self.nbytes -= sum([len(search.queries) for search in searches])
-        for done, answer in _answer(searches):
-            done(answer)
-        self._batch_sizes(sum(search.count or 1 for search in searches))
-        if self._here:
-            self._completions.post([(lambda _: self.flush(), None)])
 
     def _start_threads(self) -> None:
         for number in range(self._idle):
@@ -185,19 +191,19 @@ class SearchPool:
             if searches is None:
                 return
             answers = _answer(searches)
-            self._completions.post([(self._free, None), *answers])
-            self._batch_sizes(sum(search.count or 1 for search in searches))
+            self._completions.post([(self._free, sum(search.count or 1 for search in searches)), *answers])
 
-    def _free(self, _: None) -> None:
-        """A thread has nothing to do any more."""
+    def _free(self, n_queries: int) -> None:
+        """A thread has answered so many queries and has nothing to do any more."""
+        self._batch_sizes(n_queries)
         self._idle += 1
         self.flush()
 
 
-def _take(queues: dict[Any, deque[Search]], shares: int, most: int) -> list[Search]:
+def _take(queues: dict[Any, deque[Search]], shares: int) -> list[Search]:
     """The next searches that can be answered together: a share of those there are."""
     key, queue = next(iter(queues.items()))
-    count = min(max(math.ceil(len(queue) / shares), SHARE_MIN), len(queue), most)
+    count = min(max(math.ceil(len(queue) / shares), SHARE_MIN), len(queue), BATCH_MAX)
     taken = [queue.popleft() for _ in range(count)]
     del queues[key]
     if queue:
@@ -218,26 +224,21 @@ def _answer(searches: list[Search]) -> list[tuple[Done, Any]]:
 def _together(searches: list[Search]) -> list[bytes]:
     """Answers of plain searches by one call."""
     plan = searches[0].plan
-    queries = np.frombuffer(b"".join([search.queries for search in searches]), np.float32)
-    hits = plan.target.search(queries.reshape(len(searches), -1), plan.k, search_list_size=plan.list_size, threads=1)
-    rows = zip(searches, hits.ids.tolist(), hits.scores.tolist(), hits.counts.tolist(), strict=True)
-    return [search.encode([Found(ids[:n], scores[:n])]) for search, ids, scores, n in rows]
+    hits = _hits(plan, b"".join([search.queries for search in searches]), len(searches))
+    rows = zip(searches, hits.ids, hits.scores, hits.counts.tolist(), strict=True)
+    return [search.encode(Hits(ids[:n], scores[:n], hits.metric)) for search, ids, scores, n in rows]
 
 
 def _alone(search: Search) -> bytes:
     """The answer of one search."""
-    plan = search.plan
-    queries = np.frombuffer(search.queries, np.float32)
-    how: dict[str, Any] = {"search_list_size": plan.list_size}
-    if search.filter is not None:
-        how["filter"] = search.filter
-    if search.with_payload:
-        how["with_payload"] = True
-    if search.count is None:
-        hits = plan.target.search(queries, plan.k, **how)
-        return search.encode([Found(hits.ids.tolist(), hits.scores.tolist(), hits.payloads)])
-    hits = plan.target.search(queries.reshape(search.count, -1), plan.k, threads=1, **how)
-    counts, ids, scores = hits.counts.tolist(), hits.ids.tolist(), hits.scores.tolist()
-    payloads = hits.payloads or [None] * search.count
-    rows = zip(ids, scores, payloads, counts, strict=True)
-    return search.encode([Found(i[:n], s[:n], None if p is None else p[:n]) for i, s, p, n in rows])
+    how: dict[str, Any] = {"filter": search.filter, "with_payload": search.with_payload}
+    return search.encode(_hits(search.plan, search.queries, search.count, **how))
+
+
+def _hits(plan: Plan, queries: bytes, count: int | None, **how: Any) -> Hits:
+    """Hits of one query, or of as many."""
+    vectors = np.frombuffer(queries, np.float32)
+    if count is None:
+        return plan.target.search(vectors, plan.k, search_list_size=plan.list_size, **how)
+    vectors = vectors.reshape(count, -1)
+    return plan.target.search(vectors, plan.k, search_list_size=plan.list_size, threads=1, **how)

@@ -12,7 +12,6 @@ the buckets of its durations; the total and the buckets of the sizes of batches;
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Sequence
 from multiprocessing.sharedctypes import RawArray
 from typing import Any, NamedTuple
@@ -46,7 +45,7 @@ class Histogram(NamedTuple):
 class Metrics:
     """The counts of one process, and through shared rows those of all.
 
-    All methods but `batch_size` belong to one thread.
+    All methods belong to one thread.
 
     Parameters
     ----------
@@ -68,8 +67,6 @@ class Metrics:
         # Adding in place takes a third of what it takes through NumPy.
         self._row = memoryview(self._rows[process])
         self._last = dict.fromkeys(FIELDS, 0)
-        # Searches are counted by the threads that make them.
-        self._batch_lock = threading.Lock()
         for name in GAUGES:
             self._row[self._published + FIELDS.index(name)] = 0
 
@@ -98,6 +95,9 @@ class Metrics:
     def observe_many(self, operations: Sequence[int], seconds: float) -> None:
         """Count requests that took so long each."""
         first = operations[0]
+        if len(operations) == 1:
+            self.observe(first, seconds)
+            return
         count = operations.count(first)
         self.observe(first, seconds, count)
         if count < len(operations):
@@ -108,11 +108,10 @@ class Metrics:
         self._row[operation * _OPERATION_SLOTS + _ERRORS] += 1
 
     def batch_size(self, queries: int) -> None:
-        """Count a call of a kernel that answered so many queries; from any thread."""
+        """Count a call of a kernel that answered so many queries."""
         bucket = min((queries - 1).bit_length(), BATCH_BOUNDS)
-        with self._batch_lock:
-            self._row[self._batches] += queries
-            self._row[self._batches + 1 + bucket] += 1
+        self._row[self._batches] += queries
+        self._row[self._batches + 1 + bucket] += 1
 
     def auth_failure(self) -> None:
         """Count a wrong password."""

@@ -18,8 +18,6 @@ NULL = {2: b"$-1\r\n", 3: b"_\r\n"}
 # A client's text in an error must not end its line and begin another reply.
 _PRINTABLE = dict.fromkeys([*range(0x20), 0x7F], "?")
 
-Payloads = Sequence[bytes | None]
-
 
 @attrs.frozen
 class Status:
@@ -71,43 +69,6 @@ def encode(value: object, version: int) -> bytes:
     if type(value) is bytes:
         return b"$%d\r\n%b\r\n" % (len(value), value)
     return _ENCODERS[type(value)](value, version)
-
-
-def encode_hits(ids: Sequence[int], scores: Sequence[float], payloads: Payloads | None, version: int) -> bytes:
-    """The reply to a search, best hit first.
-
-    Parameters
-    ----------
-    ids : sequence of int
-    scores : sequence of float
-        One for each id; float32, widened.
-    payloads : sequence of (bytes or None), optional
-        One for each id, if they were asked for.
-    version : {2, 3}
-
-    Returns
-    -------
-    bytes
-        An array in which id, score and payload follow each other.
-    """
-    texts = [*map(repr, scores)]
-    together = f"{' '.join(texts)} "
-    if "e" in together or ".0 " in together:  # rare, and quicker to find than to look at each
-        texts = [*map(double_text, scores)]
-    if version == 3:
-        pairs = [f"${len(name)}\r\n{name}\r\n,{text}\r\n" for name, text in zip(map(str, ids), texts, strict=True)]
-    else:
-        pairs = [
-            f"${len(name)}\r\n{name}\r\n${len(text)}\r\n{text}\r\n"
-            for name, text in zip(map(str, ids), texts, strict=True)
-        ]
-    if payloads is None:
-        return f"*{2 * len(pairs)}\r\n{''.join(pairs)}".encode()
-    null = NULL[version]
-    parts = [b"*%d\r\n" % (3 * len(pairs))]
-    for pair, payload in zip(pairs, payloads, strict=True):
-        parts += (pair.encode(), null if payload is None else b"$%d\r\n%b\r\n" % (len(payload), payload))
-    return b"".join(parts)
 
 
 def encode_command(args: Sequence[bytes | bytearray | memoryview | str | float]) -> bytes:

@@ -61,6 +61,8 @@ class RequestParser(Frames):
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self._commands: list[list[bytes] | Malformed] = []
+        # Of a chunk that was one command: what comes before its last argument, length, arguments but that, limits.
+        self._last: tuple[bytes, int, list[bytes], Limits] = (b"", -1, [], limits)
         self._reset()
 
     def _reset(self) -> None:
@@ -75,6 +77,30 @@ class RequestParser(Frames):
     def pending(self) -> int:
         """Bytes of memory that an incomplete request takes; 0 only between requests."""
         return self._held + len(self._string) + len(self._line)
+
+    def repeated(self, data: bytes) -> list[bytes] | None:
+        """The command of a chunk that differs in the last argument only, of the same length, from one before it.
+
+        Clients ask for the same with other keys or vectors. What was parsed once does not have to be again: everything
+        is where the same lengths say. None if it is not so, or if `feed` has begun with a command.
+
+        Parameters
+        ----------
+        data : bytes
+        """
+        head, length, args, limits = self._last
+        if len(data) != length or not data.startswith(head) or data[-2:] != CRLF:
+            return None
+        if limits is not self.limits or self.error is not None or self.pending:
+            return None
+        return [*args, data[len(head) : -2]]
+
+    def _remember(self, data: bytes, args: list[bytes]) -> None:
+        """Note a chunk that was a command with these arguments and nothing else."""
+        length = len(args[-1])
+        head = data[: -2 - length]
+        if head[:1] == b"*" and head.endswith(b"\r\n$%d\r\n" % length):
+            self._last = (head, len(data), args[:-1], self.limits)
 
     def feed(self, data: bytes) -> list[list[bytes] | Malformed]:
         """Take a chunk of any length.
@@ -92,6 +118,7 @@ class RequestParser(Frames):
         if self.error is not None:
             return []
         commands = self._commands = []
+        is_whole = not self.pending
         try:
             if self._line or self._wanted >= 0:
                 data = self._resume(data)
@@ -115,6 +142,8 @@ class RequestParser(Frames):
                 place = self._parse(pieces, place)
             if place == end and pieces[end]:
                 self._keep(pieces[end])
+            elif is_whole and len(commands) == 1 and isinstance(commands[0], list) and not self.pending:
+                self._remember(data, commands[0])
         except ProtocolError as error:
             self._stop(error)
             self._reset()

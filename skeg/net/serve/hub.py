@@ -89,7 +89,11 @@ class Hub:
     # --- ticks
 
     def begin(self, connection: Connection) -> None:
-        """Begin what a connection has asked for, and answer what needs nothing but memory."""
+        """Begin what a connection has asked for. What can be answered at once is sent at the end of the tick.
+
+        So replies to all who asked at about the same time go out together: to wake a process that waits for one takes
+        as long as several requests, and while it is awake it need not be woken for the others.
+        """
         session = connection.session
         try:
             session.advance()
@@ -97,7 +101,7 @@ class Hub:
             self.log.exception("request failed", extra={"peer": connection.peer})
             session.fail()
             connection.abort()
-        if session.is_in_batch:
+        if session.is_in_batch or session.out:
             self.queue(connection)
         else:
             session.end_tick()

@@ -18,6 +18,7 @@ from skeg.kv import StoreOptions
 from skeg.net.access import Access
 from skeg.net.commands import TABLE
 from skeg.net.metrics import Metrics
+from skeg.net.resp.hits import encode_search
 from skeg.net.serve.listeners import listen
 from skeg.net.serve.processes import Processes
 from skeg.net.serve.server import Server
@@ -94,7 +95,8 @@ def warm(database: Database) -> None:
             query = np.zeros(index.dim, np.float32)
             query[0] = 1
             for queries in (query, np.stack([query, query])):
-                index.search(queries, 10, threads=1)
+                hits = index.search(queries, 10, threads=1)
+                encode_search(hits, None, 2)
         _log.info("index is ready", extra={"index": info.name, "vectors": len(index), "dim": index.dim})
 
 

@@ -9,7 +9,7 @@ import pytest
 from skeg.errors import NotConnected, ProtocolError, ServerError
 from skeg.net.clients.aio import AsyncClient
 from skeg.net.clients.types import Hit
-from skeg.net.resp.encode import encode, encode_command, encode_hits
+from skeg.net.resp.encode import encode, encode_command
 from tests.net.clients.fake import CLOSE, SILENCE, FakeServer
 
 cmd = encode_command
@@ -44,7 +44,7 @@ CALLS = [
     (
         lambda c: c.vsearch("n", VECTOR, k=1, filter="a = 1"),
         ["SKEG.VSEARCH", "n", 1, 0, VECTOR.tobytes(), "FILTER", "a = 1"],
-        encode_hits([7], [0.5], None, 3),
+        encode([b"7", 0.5], 3),
         [Hit(7, 0.5)],
     ),
 ]

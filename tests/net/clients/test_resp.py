@@ -11,7 +11,7 @@ import pytest
 from skeg.errors import NotConnected, ParameterError, ProtocolError, ServerError, VectorError
 from skeg.net.clients.resp import RespClient, connect
 from skeg.net.clients.types import Hit
-from skeg.net.resp.encode import encode, encode_command, encode_hits
+from skeg.net.resp.encode import encode, encode_command
 from tests.net.clients.fake import CLOSE, SILENCE, FakeServer
 
 HELLO = (encode_command(["HELLO", 3]), encode({b"proto": 3}, 3))
@@ -109,20 +109,20 @@ CALLS = [
     (
         lambda c: c.vsearch("n", [1.0, 2.0]),
         ["SKEG.VSEARCH", "n", 10, 0, VECTOR.tobytes()],
-        encode_hits([7, 2**64 - 2], [1.0, 0.5], None, 3),
+        encode([b"7", 1.0, b"%d" % (2**64 - 2), 0.5], 3),
         [Hit(7, 1.0), Hit(2**64 - 2, 0.5)],
     ),
     (
         lambda c: c.vsearch("n", VECTOR, k=1, l_search=50, with_payload=True, filter="a = 1"),
         ["SKEG.VSEARCH", "n", 1, 50, VECTOR.tobytes(), "WITHPAYLOAD", "FILTER", "a = 1"],
-        encode_hits([7, 8], [1.0, 0.5], [b"p", None], 2),
+        encode([b"7", 1.0, b"p", b"8", 0.5, None], 2),
         [Hit(7, 1.0, b"p"), Hit(8, 0.5, None)],
     ),
     (lambda c: c.vsearch("n", VECTOR), ["SKEG.VSEARCH", "n", 10, 0, VECTOR.tobytes()], b"*0\r\n", []),
     (
         lambda c: c.vsearch_many("n", [VECTOR, VECTOR], k=1),
         ["SKEG.VSEARCH", "n", 1, 0, VECTOR.tobytes() * 2, "BATCH", 2],
-        b"*2\r\n" + encode_hits([7], [0.5], None, 3) + b"*0\r\n",
+        b"*2\r\n" + encode([b"7", 0.5], 3) + b"*0\r\n",
         [[Hit(7, 0.5)], []],
     ),
     (lambda c: c.subject_erase(b"p"), ["SKEG.SUBJECT.ERASE", "p"], b":2\r\n", 2),
@@ -143,7 +143,7 @@ def test_what_methods_send_and_return(call, args, data, result):
 
 
 def test_arrays_of_hits():
-    hits = encode_hits([2**64 - 2], [float(np.float32(0.1))], None, 3)
+    hits = encode([b"%d" % (2**64 - 2), float(np.float32(0.1))], 3)
     ids, scores = answer(
         lambda c: c.vsearch("n", VECTOR, arrays=True), cmd("SKEG.VSEARCH", "n", 10, 0, VECTOR.tobytes()), hits
     )
@@ -156,7 +156,7 @@ def test_arrays_of_hits_of_many_queries():
     found = answer(
         lambda c: c.vsearch_many("n", VECTOR[None], filter="a = 1", arrays=True),
         request,
-        b"*1\r\n" + encode_hits([5], [1.0], None, 2),
+        b"*1\r\n" + encode([b"5", 1.0], 2),
     )
     assert [([5], [1.0])] == [(ids.tolist(), scores.tolist()) for ids, scores in found]
 

@@ -14,7 +14,6 @@ from skeg.net.resp.encode import (
     double_text,
     encode,
     encode_command,
-    encode_hits,
 )
 from skeg.net.resp.replies import ReplyParser
 
@@ -83,28 +82,6 @@ def test_an_error_may_hold_half_of_a_surrogate_pair():
 def test_other_types_are_our_own_mistakes():
     with pytest.raises(KeyError, match="object"):
         encode(object(), 2)
-
-
-SCORES = st.lists(st.floats(width=32, allow_nan=False), max_size=12)
-
-
-@settings(max_examples=200, deadline=None)
-@given(SCORES, st.sampled_from([2, 3]), st.booleans())
-def test_hits_are_a_flat_array_of_what_encode_makes_of_their_parts(scores, version, with_payload):
-    ids = [(i * 7919) % 2**64 for i in range(len(scores))]
-    payloads = [None if i % 3 == 0 else b"p" * i for i in range(len(scores))]
-    flat = []
-    for id_, score, payload in zip(ids, scores, payloads, strict=True):
-        flat += [b"%d" % id_, score] + ([payload] if with_payload else [])
-    assert encode(flat, version) == encode_hits(ids, scores, payloads if with_payload else None, version)
-
-
-def test_bytes_of_hits():
-    ids, scores = [2**64 - 2, 7], [1.0, float(np.float32(0.1))]
-    assert b"*4\r\n$20\r\n18446744073709551614\r\n,1\r\n$1\r\n7\r\n,0.10000000149011612\r\n" == encode_hits(
-        ids, scores, None, 3
-    )
-    assert b"*3\r\n$1\r\n7\r\n$2\r\n-0\r\n$-1\r\n" == encode_hits([7], [-0.0], [None], 2)
 
 
 @pytest.mark.parametrize(

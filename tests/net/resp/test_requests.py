@@ -116,6 +116,44 @@ def test_many_commands_in_one_chunk():
     assert [[b"GET", b"key"]] * 16 == commands(data)
 
 
+def taken(parser, chunk):
+    """What comes out of a chunk, the short way if there is one."""
+    repeated = parser.repeated(chunk)
+    return parser.feed(chunk) if repeated is None else [repeated]
+
+
+def test_commands_that_differ_in_the_last_argument_are_not_parsed_again():
+    parser = RequestParser(SMALL)
+    first, second = (encode_command([b"SET", b"k", value]) for value in (b"ab\r\n", b"\r\n\r\n"))
+    assert parser.repeated(first) is None
+    assert [[b"SET", b"k", b"ab\r\n"]] == parser.feed(first)
+    assert [b"SET", b"k", b"\r\n\r\n"] == parser.repeated(second)
+    for other in (first[:-1], first + b"\r", first[:-1] + b"x", encode_command([b"SET", b"l", b"abcd"]), b""):
+        assert parser.repeated(other) is None
+    assert [] == parser.feed(first[:5])  # the next chunk goes on with it
+    assert parser.repeated(first) is None
+    assert [[b"SET", b"k", b"ab\r\n"]] == parser.feed(first[5:])
+    parser.limits = Limits(bulk_bytes_max=3)
+    assert parser.repeated(first) is None
+    assert [] == parser.feed(first)
+    assert "bulk too large: 4" == parser.error
+    assert parser.repeated(first) is None
+
+
+def test_the_short_way_gives_what_the_long_one_gives():
+    rng = random.Random(3)
+    whole = [
+        encode_command(words) for words in ([b"GET", b"k"], [b"GET", b"l"], [b"GET", b"\r\n"], [b"PING"], [b"ECHO"])
+    ]
+    shapes = [*whole, *whole, *PIECES, b"\r\n" + whole[0], whole[0] + b"\r\n", b"*2\r\n$3\r\nGET\r\n+k\r\n"]
+    for _ in range(5000):
+        short, long = RequestParser(SMALL), RequestParser(SMALL)
+        chunks = rng.choices(shapes, k=rng.randrange(1, 12))
+        for chunk in chunks:
+            assert long.feed(chunk) == taken(short, chunk), chunks
+            assert (long.error, long.pending) == (short.error, short.pending), chunks
+
+
 def test_strings_that_hold_line_ends_are_put_together():
     value = b"\r\n\r\r\n$3\r\nfoo\r\n"
     assert [[b"SET", b"k", value], [b"PING"]] == commands(encode_command([b"SET", b"k", value]) + b"PING\r\n")
