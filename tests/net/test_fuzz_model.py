@@ -10,7 +10,7 @@ from tests.net.fuzzing import no_mistakes
 
 @pytest.mark.parametrize("shards", [1, 3])
 @pytest.mark.parametrize("durability", ["sync", "os"])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [None, 2])
 def test_replies_are_those_of_a_dict(talk, shards, durability, workers):
     async def work(sessions):
         for seed in range(2):

@@ -38,7 +38,7 @@ def test_indexes_come_and_go_under_pipelines_of_all_lanes(talk, seed):
         await fuzzing.come_and_go(sessions, seed)
 
     with no_mistakes():
-        talk(work, durability="os", shards=1 + 2 * (seed % 2), workers=seed % 3)
+        talk(work, durability="os", shards=1 + 2 * (seed % 2), workers=seed % 3 or None)
 
 
 @pytest.mark.parametrize("protocol", ["resp", "binary"])
