@@ -42,8 +42,8 @@ def warm_up(*, progress: Callable[[Progress], None] | None = None) -> dict[str, 
     start = time.perf_counter()
     scan_by_kernel(bytes(64), 0, Walk(0, compacted=False, last_seq=0), KeyHash(0))
     if not JIT_DISABLED:
-        Packer(KeyHash(0)).use_kernel()
-        Locations().use_kernel()
+        Packer(KeyHash(0)).use_kernels()
+        Locations().use_kernels()
     with tempfile.TemporaryDirectory(prefix="skeg-warmup-") as folder:
         for done, (kind, metric) in enumerate(work, 1):
             _use(vectors, kind, metric, Path(folder) / f"{kind}-{metric}.index")

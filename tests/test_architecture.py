@@ -80,6 +80,7 @@ LAYERS: list[list[str]] = [
     ["skeg.kv.segments"],
     ["skeg.kv.rounds", "skeg.kv.recovery"],
     ["skeg.kv.log"],
+    ["skeg.kv.records"],
     ["skeg.kv.shard"],
     ["skeg.kv.retirement"],
     ["skeg.kv.snapshot", "skeg.kv.compaction", "skeg.kv.cursor"],

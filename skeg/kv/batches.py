@@ -22,7 +22,7 @@ I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 
 # From so many members on a call of the kernel pays.
-KERNEL_MEMBERS = 32
+KERNEL_MEMBERS = 8
 
 _BLANK = bytes(fmt.RECORD_BYTES)
 _PADDING = [bytes(-n % fmt.ALIGNMENT) for n in range(fmt.ALIGNMENT)]
@@ -90,7 +90,7 @@ class Packer:
         self._keys = keys
         self._kernel: Callable[..., Any] | None = None
 
-    def use_kernel(self) -> None:
+    def use_kernels(self) -> None:
         """From now on use Numba, which this loads, or compiles the kernel: a second, or some."""
         from skeg.kv.kernels.pack import pack_values
         from skeg.kv.kernels.xxh3 import secret_words

@@ -98,18 +98,22 @@ class Cache:
             entry.reads += 1
         return entry.value
 
-    def get_all(self, keys: Collection[bytes]) -> list[bytes] | None:
-        """Return the values of keys, as `get` does, or None when one of them is not here."""
+    def get_each(self, keys: Collection[bytes]) -> list[bytes | None]:
+        """Return the value of each key, as `get` does."""
         main, small = self._main, self._small
-        values = []
+        values: list[bytes | None] = []
+        misses = 0
         for key in keys:
             entry = main.get(key) or small.get(key)
             if entry is None:
-                return None
+                misses += 1
+                values.append(None)
+                continue
             if entry.reads < _READS_MAX:
                 entry.reads += 1
             values.append(entry.value)
-        self.hits += len(values)
+        self.hits += len(values) - misses
+        self.misses += misses
         return values
 
     def put(self, key: bytes, value: bytes) -> None:

@@ -285,7 +285,7 @@ class Compaction:
         window, base, segment = b"", 0, self.sources[0]
         for location in locations:
             number, offset, nbytes = fmt.unpack_location(location)
-            nbytes = nbytes or self.shard.large[location]
+            nbytes = nbytes or self.shard.records.large[location]
             if number != segment.id or offset + nbytes > base + len(window):
                 if output.ready():
                     output.flush()
@@ -346,7 +346,7 @@ class Compaction:
         """Let the index point to the copies."""
         shard = self.shard
         for row in np.flatnonzero((old & np.uint64(fmt.SIZE_MASK)) == fmt.SIZE_MASK).tolist():
-            shard.large[int(new[row])] = shard.large[int(old[row])]
+            shard.records.large[int(new[row])] = shard.records.large[int(old[row])]
         sources = {source.id for source in self.sources}
         seen: dict[Round, int] = {}
         order = np.argsort(hashes)
@@ -366,7 +366,7 @@ class Compaction:
 
     def _count_dead(self, segment: Segment, locations: U64) -> None:
         for location in locations.tolist():
-            segment.dead += fmt.unpack_location(location)[2] or self.shard.large[location]
+            segment.dead += fmt.unpack_location(location)[2] or self.shard.records.large[location]
 
 
 class DiskFullError(StorageError):

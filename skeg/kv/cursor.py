@@ -102,7 +102,7 @@ def _found(shard: Shard, start: int, homes: int) -> tuple[list[bytes], list[_Pla
         for hashed, location in zip(hashes.tolist(), locations.tolist(), strict=True):
             number, offset, nbytes = fmt.unpack_location(location)
             segment = shard.folder[number]
-            nbytes = nbytes or shard.large[location]
+            nbytes = nbytes or shard.records.large[location]
             if offset < segment.committed:
                 with disk_errors(segment.path, "read"):
                     places.append(_Place(shard.folder.open(segment), segment, offset, nbytes, hashed))

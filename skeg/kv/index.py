@@ -28,8 +28,8 @@ U64 = npt.NDArray[np.uint64]
 # One above the last hash: where walks over all tables end.
 HASH_END = 1 << 64
 
-# From so many entries on a call of the kernel pays.
-_KERNEL_ENTRIES = 32
+# From so many entries on a call of a kernel pays.
+_KERNEL_ENTRIES = 8
 
 # With more entries, a table is divided.
 _ENTRIES_MAX = int(HOMES_MAX * FILL)
@@ -64,18 +64,20 @@ class Index:
 
     def __init__(self) -> None:
         self._count = 0
-        self._kernel: Callable[..., Any] | None = None
+        self._insert_kernel: Callable[..., Any] | None = None
+        self._replace_kernel: Callable[..., Any] | None = None
         self._start(0)
 
-    def use_kernel(self) -> None:
-        """From now on let `insert_new` use Numba, which this loads, or compiles the kernel: a second, or some."""
-        from skeg.kv.kernels.insert import insert_new
+    def use_kernels(self) -> None:
+        """From now on let Numba do what is done for many, which this loads, or compiles: a second, or some."""
+        from skeg.kv.kernels.insert import insert_new, replace_many
 
         trial = Index()
-        trial._kernel = insert_new
+        trial._insert_kernel, trial._replace_kernel = insert_new, replace_many
         numbers = np.arange(1, 2 * _KERNEL_ENTRIES, dtype=np.uint64)
         trial.insert_new(numbers, numbers)
-        self._kernel = insert_new
+        trial.replace_many(numbers, numbers, numbers)
+        self._insert_kernel, self._replace_kernel = insert_new, replace_many
 
     def __len__(self) -> int:
         return self._count
@@ -145,8 +147,8 @@ class Index:
 
     # Calls for many
 
-    def insert_new(self, hashes: U64, locations: U64) -> list[int]:
-        """Add the entries whose hash has none yet; return the positions of the others.
+    def insert_new(self, hashes: U64, locations: U64) -> tuple[list[int], list[int]]:
+        """Add the entries whose hash has none yet; return the positions of the others, and a location of each.
 
         Pair by pair in order: the second of two equal hashes is one of the others. This is `find` and `insert` in one
         loop without calls, as it is what writing many values costs.
@@ -156,10 +158,11 @@ class Index:
         hashes, locations : array of uint64, shape (n,)
             The entries.
         """
-        if self._kernel is not None and len(hashes) >= _KERNEL_ENTRIES:
-            return self._insert_new_by_kernel(hashes, locations)
+        if self._insert_kernel is not None and len(hashes) >= _KERNEL_ENTRIES:
+            return self._insert_new_by_kernel(self._insert_kernel, hashes, locations)
         directory, directory_shift, before = self._directory, self._shift, self._count
         present: list[int] = []
+        there: list[int] = []
         for position, (key_hash, location) in enumerate(zip(hashes.tolist(), locations.tolist(), strict=True)):
             top = key_hash >> TOP_SHIFT
             table = directory[top >> directory_shift]
@@ -171,9 +174,12 @@ class Index:
             tag = key_hash & 255 or 1
             slots = table.slots
             same = tags.find(tag, home, slot)
-            if same >= 0 and (slots[same + same] == key_hash or table.places(key_hash)):
-                present.append(position)
-                continue
+            if same >= 0:
+                known = [same + same] if slots[same + same] == key_hash else table.places(key_hash)
+                if known:
+                    present.append(position)
+                    there.append(slots[known[0] + 1])
+                    continue
             slots[slot + slot] = key_hash
             slots[slot + slot + 1] = location
             tags[slot] = tag
@@ -183,19 +189,16 @@ class Index:
                 self._lay_out(table, key_hash)
                 directory, directory_shift = self._directory, self._shift
         self._count = before + len(hashes) - len(present)
-        return present
+        return present, there
 
-    def _insert_new_by_kernel(self, hashes: U64, locations: U64) -> list[int]:
-        assert self._kernel is not None
-        present = np.empty(len(hashes), np.int64)
+    def _insert_new_by_kernel(
+        self, kernel: Callable[..., Any], hashes: U64, locations: U64
+    ) -> tuple[list[int], list[int]]:
+        present, there = np.empty(len(hashes), np.int64), np.empty(len(hashes), np.uint64)
         before, done, count = self._count, 0, 0
         while done < len(hashes):
-            parts = (hashes[done:] >> np.uint64(TOP_SHIFT + self._shift)).astype(np.int64)
-            numbers = np.bincount(parts).nonzero()[0].tolist()
-            tables = [self._directory[number] for number in numbers]
-            addresses = np.empty(len(self._directory), np.uint64)
-            addresses[numbers] = [table.tell() for table in tables]
-            found = self._kernel(hashes, locations, done, addresses, np.uint64(self._shift), present, count)
+            tables, addresses = self._addresses(hashes[done:])
+            found = kernel(hashes, locations, done, addresses, np.uint64(self._shift), present, there, count)
             done, count, attention = map(int, found)
             self._count = before + done - count
             for table in tables:
@@ -207,8 +210,34 @@ class Index:
                     self._changeable(table, key_hash)
                 else:
                     self._lay_out(table, key_hash)
-        positions: list[int] = present[:count].tolist()
-        return positions
+        return present[:count].tolist(), there[:count].tolist()
+
+    def _addresses(self, hashes: U64) -> tuple[list[Table], U64]:
+        """The tables that some hashes belong to, and by number the addresses that kernels know them by."""
+        parts = (hashes >> np.uint64(TOP_SHIFT + self._shift)).astype(np.int64)
+        numbers = np.bincount(parts).nonzero()[0].tolist()
+        tables = [self._directory[number] for number in numbers]
+        addresses = np.empty(len(self._directory), np.uint64)
+        addresses[numbers] = [table.tell() for table in tables]
+        return tables, addresses
+
+    def replace_many(self, hashes: U64, olds: U64, news: U64) -> None:
+        """Set the locations of the entries ``(hashes[i], olds[i])``, all of which are there.
+
+        Parameters
+        ----------
+        hashes, olds, news : array of uint64, shape (n,)
+        """
+        if self._replace_kernel is None or len(hashes) < _KERNEL_ENTRIES:
+            for entry in zip(hashes.tolist(), olds.tolist(), news.tolist(), strict=True):
+                self.replace(*entry)
+            return
+        tables, addresses = self._addresses(hashes)
+        if any(table.frozen for table in tables):
+            for key_hash in hashes.tolist():
+                self._changeable(self._table(key_hash), key_hash)
+            _, addresses = self._addresses(hashes)
+        self._replace_kernel(hashes, olds, news, addresses, np.uint64(self._shift))
 
     def load(self, groups: Sequence[tuple[U64, U64]]) -> None:
         """Fill an empty index; no entry may occur twice.

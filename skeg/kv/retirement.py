@@ -50,7 +50,7 @@ def _take(shard: Shard) -> tuple[list[Segment], list[Segment]]:
         if shard.folder.get(segment.id) is segment:
             shard.folder.forget(segment)
     ids = {segment.id for segment in retired}
-    shard.large = {at: n for at, n in shard.large.items() if at >> fmt.SEGMENT_SHIFT not in ids}
+    shard.records.large = {at: n for at, n in shard.records.large.items() if at >> fmt.SEGMENT_SHIFT not in ids}
     return retired, spent
 
 

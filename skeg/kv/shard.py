@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import threading
 import weakref
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -31,12 +31,13 @@ from skeg.errors import (
 from skeg.fileops import read_all
 from skeg.files import disk_errors
 from skeg.kv import format as fmt
-from skeg.kv.batches import I64, Batch, Packer
+from skeg.kv.batches import I64, U64, Batch, Packer
 from skeg.kv.cache import Cache
 from skeg.kv.entries import KeyHash
 from skeg.kv.index import Index
 from skeg.kv.log import Log
 from skeg.kv.options import StoreOptions
+from skeg.kv.records import Records
 from skeg.kv.recovery import Recovered
 from skeg.kv.rounds import Round
 from skeg.kv.segments import Folder, Segment
@@ -89,7 +90,6 @@ class Shard:
         self.lock = threading.Lock()
         self.index: Index = recovered.index
         self._packer = Packer(keys)
-        self.large = recovered.large
         self.cache = Cache(cache_bytes)
         self.writable = writable
         self.closing = self.closed = False
@@ -103,6 +103,7 @@ class Shard:
             segment_bytes=options.segment_bytes,
             take_back=self._take_back,
         )
+        self.records = Records(folder, self.index, self.log, recovered.large)
         # Held by whoever moves records from segment to segment, or must not have that happen.
         self.compacting = threading.Lock()
         # Snapshots that read segments, segments to be removed when none does, and outputs that only stood for those.
@@ -119,8 +120,8 @@ class Shard:
         from skeg.jit import JIT_DISABLED
 
         if not JIT_DISABLED:
-            self._packer.use_kernel()
-            self.index.use_kernel()
+            self._packer.use_kernels()
+            self.index.use_kernels()
 
     def change(self, operation: Callable[[], T]) -> T:
         """Do what changes the shard; call with the lock.
@@ -158,7 +159,7 @@ class Shard:
             location = self.index.find(hashed)
             if location == 0:
                 return None, self.log.deleting(hashed)
-            segment, offset, nbytes = self._where(location)
+            segment, offset, nbytes = self.records.where(location)
             if offset >= segment.committed:
                 return self.find(key)[1:]
             file = self.folder.open(segment)
@@ -182,7 +183,7 @@ class Shard:
         """The record of a key; call with the lock."""
         hashed = self.keys.hash(key)
         for location in self.index.find_all(hashed):
-            segment, offset, nbytes = self._where(location)
+            segment, offset, nbytes = self.records.where(location)
             if offset >= segment.committed:
                 data, waiting = self.log.staged(segment, offset, nbytes)
             else:
@@ -205,69 +206,62 @@ class Shard:
     def contains(self, key: bytes) -> tuple[bool, Round | None]:
         """Whether a key has a value, without reading it; call with the lock."""
         hashed = self.keys.hash(key)
-        if not (location := self._slot(hashed, key)):
+        if not (location := self.records.find(hashed, key)):
             return False, self.log.deleting(hashed)
-        segment, offset, _ = self._where(location)
+        segment, offset, _ = self.records.where(location)
         return True, self.log.staged(segment, offset, 0)[1] if offset >= segment.committed else None
 
-    def get_at_once(self, key: bytes, bytes_max: int) -> tuple[bytes | None, bool]:
-        """Value of a key, and whether that is known: not if its record is longer or not committed; without the lock."""
-        hashed = self.keys.hash(key)
+    def get_at_once(self, keys: Sequence[bytes], bytes_max: int) -> list[bytes | None] | None:
+        """Values of keys; None if records of more bytes would have to be read, or one is not committed yet.
+
+        Call without the lock.
+        """
+        values = self.cache.get_each(keys)
+        if None not in values:
+            return values
         with self.lock:
             self.check_open()
-            for location in self.index.find_all(hashed):
-                segment, offset, nbytes = self._where(location)
-                if nbytes > bytes_max or offset >= segment.committed:
-                    return None, False
-                value = _value(segment, offset, nbytes, self.folder.read(segment, offset, nbytes), key)
-                if value is not None:
-                    self.cache.put(key, value)
-                    return value, True
-            return None, self.log.deleting(hashed) is None
+            for i, value in enumerate(values):
+                if value is None:
+                    values[i], nbytes = self._read(keys[i], bytes_max)
+                    bytes_max -= nbytes
+                    if nbytes < 0:
+                        return None
+        return values
+
+    def _read(self, key: bytes, bytes_max: int) -> tuple[bytes | None, int]:
+        """Value of a key that is not in the cache, and how many bytes were read for it: -1 as in `get_at_once`."""
+        hashed = self.keys.hash(key)
+        nread = 0
+        for location in self.index.find_all(hashed):
+            segment, offset, nbytes = self.records.where(location)
+            nread += nbytes
+            if nread > bytes_max or offset >= segment.committed:
+                return None, -1
+            value = _value(segment, offset, nbytes, self.folder.read(segment, offset, nbytes), key)
+            if value is not None:
+                self.cache.put(key, value)
+                return value, nread
+        return None, nread if self.log.deleting(hashed) is None else -1
 
     def size_bound(self, key: bytes) -> int:
         """Bytes of the largest record of the hash of a key, 0 if there is none; call without the lock."""
         hashed = self.keys.hash(key)
         with self.lock:
             self.check_open()
-            return max((self._where(location)[2] for location in self.index.find_all(hashed)), default=0)
-
-    def _slot(self, hashed: int, key: bytes, but: Container[int] = ()) -> int:
-        """Location of a key's record, or 0, without reading its value; `but` are locations to pass over."""
-        for location in self.index.find_all(hashed):
-            if location not in but and self._key_at(location, len(key)) == key:
-                return location
-        return 0
-
-    def _key_at(self, location: int, klen: int) -> bytes | None:
-        """The key of a record if it has `klen` bytes, else None."""
-        segment, offset, nbytes = self._where(location)
-        wanted = fmt.RECORD_BYTES + klen
-        if nbytes < wanted:
-            return None
-        if offset >= segment.committed:
-            data = self.log.staged(segment, offset, wanted)[0]
-        else:
-            data = self.folder.read(segment, offset, wanted)
-        if len(data) < wanted:
-            raise CorruptError(segment.path, "the file ends in a record", offset=offset)
-        return data[fmt.RECORD_BYTES :] if fmt.unpack_klen(data) == klen else None
-
-    def _where(self, location: int) -> tuple[Segment, int, int]:
-        number, offset, nbytes = fmt.unpack_location(location)
-        return self.folder[number], offset, nbytes or self.large[location]
+            return max((self.records.where(location)[2] for location in self.index.find_all(hashed)), default=0)
 
     # --- writing: all of these are called with the lock, by `change`
 
     def set(self, key: bytes, value: bytes, level: Durability) -> Round:
         """Give a key a value."""
         hashed = self.keys.hash(key)
-        return self._put(hashed, self._slot(hashed, key), key, value, level)
+        return self._put(hashed, self.records.find(hashed, key), key, value, level)
 
     def delete(self, key: bytes, level: Durability) -> tuple[bool, Round | None]:
         """Remove a key; whether it had a value."""
         hashed = self.keys.hash(key)
-        old = self._slot(hashed, key)
+        old = self.records.find(hashed, key)
         if not old:
             return False, self.log.deleting(hashed)
         segment, offset = self.log.reserve(fmt.TOMBSTONE_BYTES)
@@ -291,31 +285,43 @@ class Shard:
         seq = self.log.next_seq
         data, hashes = self._packer.pack(batch, segment.place, offset, seq, segment.durable)
         locations = fmt.pack_locations(segment.id, batch.offsets(offset) >> 3, batch.sizes >> 3)
-        present = self.index.insert_new(hashes, locations)
+        olds = self._enter(list(items), hashes, locations)
         names, news = hashes.tolist(), locations.tolist()
-        olds = self._replace(list(items), names, news, present) if present else [0] * len(news)
         self._note_large(news, batch.sizes)
         self.cache.discard_many(items)
         round_ = self.log.stage(data, seq + len(items) - 1, level, overhead=fmt.RECORD_BYTES)
         round_.add(names, olds, news)
         return round_
 
-    def _replace(self, keys: list[bytes], hashes: list[int], news: list[int], present: list[int]) -> list[int]:
-        """Enter the rest of a batch in the index: keys whose hash is `present`; the old location of each key, or 0."""
-        olds = [0] * len(news)
-        mine = set(news)  # other keys' records, not staged yet
+    def _enter(self, keys: list[bytes], hashes: U64, news: U64) -> list[int]:
+        """Enter a batch in the index; the old location of each key, or 0."""
+        present, there = self.index.insert_new(hashes, news)
+        olds = [0] * len(keys)
+        if not present:
+            return olds
+        mine = set(news.tolist())  # other keys' records, not staged yet
+        some = hashes[present]
         try:
-            for i in present:
-                olds[i] = self._slot(hashes[i], keys[i], mine)
+            found = self.records.find_many([keys[i] for i in present], some.tolist(), there, mine)
         except BaseException:
             skipped = set(present)
-            for i, (hashed, new) in enumerate(zip(hashes, news, strict=True)):
+            for i, (hashed, new) in enumerate(zip(hashes.tolist(), news.tolist(), strict=True)):
                 if i not in skipped:
                     self.index.remove(hashed, new)
             raise
-        for i in present:
-            self._point(hashes[i], olds[i], news[i])
+        self._point_many(some, found, news[present])
+        for i, old in zip(present, found, strict=True):
+            olds[i] = old
         return olds
+
+    def _point_many(self, hashes: U64, olds: list[int], news: U64) -> None:
+        """`_point` for many."""
+        if 0 in olds:  # other keys have the same hashes: once in 2**64 keys, or if somebody chose them
+            for entry in zip(hashes.tolist(), olds, news.tolist(), strict=True):
+                self._point(*entry)
+            return
+        self.index.replace_many(hashes, np.array(olds, np.uint64), news)
+        self.records.count_dead(olds)
 
     def append(self, key: bytes, value: bytes, level: Durability) -> tuple[int, Round]:
         """Add to the end of a key's value; the new length."""
@@ -383,7 +389,7 @@ class Shard:
         record = fmt.pack_record(segment.place, offset, fmt.VALUE, seq, key, value, segment.durable)
         new = fmt.pack_location(segment.id, offset, len(record))
         if len(record) >= fmt.LARGE_BYTES:
-            self.large[new] = len(record)
+            self.records.large[new] = len(record)
         self.cache.discard(key)
         round_ = self.log.stage(record, seq, level)
         self._point(hashed, old, new)
@@ -394,7 +400,7 @@ class Shard:
         """Remember the sizes that locations don't tell."""
         if sizes.max() >= fmt.LARGE_BYTES:
             for i in np.flatnonzero(sizes >= fmt.LARGE_BYTES).tolist():
-                self.large[locations[i]] = int(sizes[i])
+                self.records.large[locations[i]] = int(sizes[i])
 
     def _retire(self, hashes: list[int], olds: list[int], round_: Round) -> None:
         """Take deleted keys out of the index."""
@@ -406,7 +412,7 @@ class Shard:
     def _point(self, hashed: int, old: int, new: int) -> None:
         """Let the slot of `old` (0: none) say `new` (0: none), and keep count of dead bytes."""
         self._swap(hashed, old, new)
-        self._count_dead(old, 1)
+        self.records.count_dead([old])
 
     def _swap(self, hashed: int, old: int, new: int) -> None:
         if old and new:
@@ -416,17 +422,12 @@ class Shard:
         else:
             self.index.remove(hashed, old)
 
-    def _count_dead(self, location: int, sign: int) -> None:
-        if location:
-            segment, _, nbytes = self._where(location)
-            segment.dead += sign * nbytes
-
     def _take_back(self, round_: Round) -> None:
         """Undo what a failed round did to the index; the log puts its own state right."""
         changes = zip(reversed(round_.hashes), reversed(round_.olds), reversed(round_.news), strict=True)
         for hashed, old, new in changes:
             self._swap(hashed, new, old)
-            self._count_dead(old, -1)
+            self.records.count_dead([old], -1)
 
     def read(self, segment: Segment, offset: int, length: int) -> bytes:
         """Read a range of a segment, fewer bytes at its end; call without the lock."""

@@ -101,7 +101,7 @@ class Snapshot:
         window, base, segment = b"", 0, None
         for location in locations.tolist():
             which, offset, nbytes = fmt.unpack_location(location)
-            nbytes = nbytes or shard.large[location]
+            nbytes = nbytes or shard.records.large[location]
             if segment is None or which != segment.id or offset + nbytes > base + len(window):
                 segment = segments[which][0]
                 base = offset

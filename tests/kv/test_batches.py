@@ -23,7 +23,7 @@ SEED = 0xFEDC_BA98_7654_3210
 def packer(by_kernel: bool, mask: int = HASH_MASK) -> Packer:
     made = Packer(KeyHash(SEED, mask))
     if by_kernel:
-        made.use_kernel()
+        made.use_kernels()
     return made
 
 

@@ -22,7 +22,14 @@ LAST_HASH = HASH_END - 1
 
 
 def insert_new(index, hashes, locations):
-    return index.insert_new(np.array(hashes, U64), np.array(locations, U64))
+    known = [index.find_all(key_hash) for key_hash in np.array(hashes, U64).tolist()]
+    present, there = index.insert_new(np.array(hashes, U64), np.array(locations, U64))
+    mine = {}
+    for position, key_hash in enumerate(np.array(hashes, U64).tolist()):
+        known[position] += mine.setdefault(key_hash, [])
+        mine[key_hash].append(int(locations[position]))
+    assert all(location in known[position] for position, location in zip(present, there, strict=True))
+    return present
 
 
 class NaiveIndex:
@@ -138,7 +145,7 @@ STEPS = st.lists(
         st.tuples(st.just("insert_new"), st.lists(HASHES, max_size=60)),
         st.tuples(st.sampled_from(["replace", "remove"]), st.integers(0, 1000)),
         st.tuples(st.just("drop"), st.integers(1, 8)),
-        st.tuples(st.just("move"), st.integers(1, 4)),
+        st.tuples(st.sampled_from(["move", "replace_many"]), st.integers(1, 4)),
         st.tuples(st.just("freeze"), st.none()),
     ),
     max_size=40,
@@ -162,6 +169,10 @@ def run_step(naive, index, step, argument, fresh):
         new = np.array([fresh() for _ in chosen], U64)
         expected = naive.move(hashes.tolist(), old.tolist(), new.tolist())
         assert expected == index.move(hashes, old, new).tolist()
+    elif step == "replace_many":
+        chosen = [(*entry, fresh()) for entry in entries[::argument]]
+        assert all(naive.replace(*entry) for entry in chosen)
+        index.replace_many(*(np.array([entry[i] for entry in chosen], U64) for i in range(3)))
     elif step == "drop":
         for entry in entries[::argument]:
             assert naive.remove(*entry) is index.remove(*entry) is True
@@ -179,7 +190,7 @@ def test_any_sequence_of_calls_does_what_a_dict_of_lists_does(by_kernel, steps):
     with tiny_tables():
         naive, index = NaiveIndex(), Index()
         if by_kernel:
-            index.use_kernel()
+            index.use_kernels()
         snapshots = []
         counter = iter(range(10**6))
 
@@ -227,7 +238,7 @@ def test_a_loaded_index_does_what_one_filled_entry_by_entry_does(hashes):
 def test_many_batches_into_tables_that_grow_and_are_frozen(by_kernel, rng):
     naive, index = NaiveIndex(), Index()
     if by_kernel:
-        index.use_kernel()
+        index.use_kernels()
     hashes = spread(rng, 30_000)
     hashes[5_000:6_000] = hashes[:1_000]
     frozen = []

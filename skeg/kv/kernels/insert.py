@@ -1,7 +1,7 @@
-"""Entering many hashes into the tables of `skeg.kv.index`: its loop `insert_new`, in a third of the time.
+"""Many entries of the tables of `skeg.kv.index` at a time: its loops `insert_new` and `replace_many`, by far quicker.
 
-Tables are objects of Python, each with memory of its own, so this kernel is given addresses and follows them. Unlike
-the other kernels it has no form without the JIT, which has no addresses; there the index uses its own loop.
+Tables are objects of Python, each with memory of its own, so these kernels are given addresses and follow them. Unlike
+the other kernels these have no form without the JIT, which has no addresses; there the index uses its own loops.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _word(row: Any, i: Any) -> Any:
 
 @kernel()
 def insert_new(
-    hashes: Any, locations: Any, start: Any, directory: Any, directory_shift: Any, present: Any, count: Any
+    hashes: Any, locations: Any, start: Any, directory: Any, directory_shift: Any, present: Any, there: Any, count: Any
 ) -> Any:
     """Add the entries whose hash has none yet, from `start` on, until a table needs attention.
 
@@ -44,6 +44,8 @@ def insert_new(
         How far the first 30 bits of a hash are shifted to give its number in `directory`.
     present : array (n,) int64
         Filled with the positions of hashes that were there.
+    there : array (n,) uint64
+        Filled with a location of each of them.
     count : int
         How many `present` has already.
 
@@ -75,6 +77,7 @@ def insert_new(
             found = load8(tags + slot)
         if known:
             present[count] = at
+            there[count] = load64(pairs + slot * np.uint64(16) + np.uint64(8))
             count += 1
             continue
         store64(pairs + slot * np.uint64(16), key_hash)
@@ -85,3 +88,23 @@ def insert_new(
         if used >= _word(row, LIMIT) or slot >= _word(row, LAST):
             return at + 1, count, at
     return hashes.shape[0], count, -1
+
+
+@kernel()
+def replace_many(hashes: Any, olds: Any, news: Any, directory: Any, directory_shift: Any) -> None:
+    """Set the location of the entries ``(hashes[i], olds[i])`` to ``news[i]``; those that are not there stay away.
+
+    hashes, olds, news uint64 (n,); directory and directory_shift as above, of tables none of which is frozen.
+    """
+    for i in range(hashes.shape[0]):
+        key_hash = hashes[i]
+        top = key_hash >> _TOP_SHIFT
+        row = directory[np.int64(top >> directory_shift)]
+        tags, pairs = _word(row, TAGS), _word(row, PAIRS)
+        slot = ((top & _word(row, MASK)) * _word(row, HOMES)) >> _word(row, SHIFT)
+        while load8(tags + slot) != 0:
+            pair = pairs + slot * np.uint64(16)
+            if load64(pair) == key_hash and load64(pair + np.uint64(8)) == olds[i]:
+                store64(pair + np.uint64(8), news[i])
+                break
+            slot += _ONE

@@ -30,48 +30,36 @@ def get(session: RespSession, args: list[bytes]) -> None:
     key = args[1]
     keys = session.engine.keys
     if not session.is_in_batch:
-        value, is_known = keys.get_at_once(key, SHORT_BYTES)
-        if is_known:
-            session.say(value)
+        values = keys.get_at_once((key,), SHORT_BYTES)
+        if values is not None:
+            session.say(values[0])
             return
     reserve_room(session, args[1:])
     session.submit([("get", key)], _same)
 
 
 def get_run(session: RespSession, keys: list[bytes]) -> bool:
-    """Many GETs; False if they should be looked at one by one."""
+    """Many GETs; False if they should be looked at one by one: some value is long, damaged or not durable yet."""
     if session.is_in_batch:
         return False
-    values = session.engine.keys.all_cached(keys)
+    try:
+        values = session.engine.keys.get_at_once(keys, TICK_BYTES)
+    except CorruptError:
+        return False
     if values is None:
-        return _get_run_from_files(session, keys)
-    sizes = {*map(len, values)}
+        return False
+    null = NULL[session.version]
+    sizes = {len(null) if value is None else len(value) for value in values}
     if max(sizes) * len(values) > TICK_BYTES:
         return False
     session.out_bytes += max(sizes) * len(values)
-    if len(sizes) == 1:  # so there is one head, and the rest is a matter of joining
+    known = [value for value in values if value is not None]
+    if len(sizes) == 1 and len(known) == len(values):  # so there is one head, and the rest is a matter of joining
         head = b"$%d\r\n" % sizes.pop()
-        session.out.append(b"%b%b\r\n" % (head, (b"\r\n" + head).join(values)))
+        session.out.append(b"%b%b\r\n" % (head, (b"\r\n" + head).join(known)))
     else:
-        session.out.append(b"".join([b"$%d\r\n%b\r\n" % (len(value), value) for value in values]))
-    return True
-
-
-def _get_run_from_files(session: RespSession, keys: list[bytes]) -> bool:
-    """As `get_run`, of which some values are not in memory; False if they are long, damaged or not durable yet."""
-    parts, null = [], NULL[session.version]
-    room = TICK_BYTES
-    for key in keys:
-        try:
-            value, is_known = session.engine.keys.get_at_once(key, SHORT_BYTES)
-        except CorruptError:
-            return False
-        if not is_known or room < 0:
-            return False
-        parts.append(null if value is None else b"$%d\r\n%b\r\n" % (len(value), value))
-        room -= len(parts[-1])
-    session.out.append(b"".join(parts))
-    session.out_bytes += TICK_BYTES - room
+        texts = [null if value is None else b"$%d\r\n%b\r\n" % (len(value), value) for value in values]
+        session.out.append(b"".join(texts))
     return True
 
 

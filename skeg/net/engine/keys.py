@@ -63,7 +63,6 @@ class Keys:
         self._levels: dict[Durability, _Level] = {}
         self.cached = store.cached
         self.get_at_once = store.get_at_once
-        self.all_cached = store.all_cached
         self.size_bound = store.size_bound
 
     def set(self, session: Session, level: Durability, key: bytes, value: bytes, replies: Replies) -> None:

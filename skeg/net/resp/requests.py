@@ -8,6 +8,8 @@ these pieces are the arguments; nothing else has to be looked at.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import attrs
 
 from skeg.errors import ProtocolError
@@ -42,6 +44,17 @@ _COUNTS = Headers(b"*")
 _length_of = LENGTHS.__getitem__
 
 
+class _Shape(NamedTuple):
+    """What chunks that were one command have in common: all but the last two arguments."""
+
+    length: int
+    head: bytes  # all before the first of the two
+    end: int  # where that ends
+    middle: bytes  # what stands between them
+    args: list[bytes]  # the arguments before them
+    limits: Limits  # that the lengths do not exceed
+
+
 class RequestParser(Frames):
     """Feed it what arrives on one connection.
 
@@ -61,8 +74,7 @@ class RequestParser(Frames):
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self._commands: list[list[bytes] | Malformed] = []
-        # Of a chunk that was one command: what comes before its last argument, length, arguments but that, limits.
-        self._last: tuple[bytes, int, list[bytes], Limits] = (b"", -1, [], limits)
+        self._last = _Shape(-1, b"", 0, b"", [], limits)
         self._reset()
 
     def _reset(self) -> None:
@@ -79,28 +91,33 @@ class RequestParser(Frames):
         return self._held + len(self._string) + len(self._line)
 
     def repeated(self, data: bytes) -> list[bytes] | None:
-        """The command of a chunk that differs in the last argument only, of the same length, from one before it.
+        """The command of a chunk that differs from one before it in the last two arguments only, of the same lengths.
 
-        Clients ask for the same with other keys or vectors. What was parsed once does not have to be again: everything
-        is where the same lengths say. None if it is not so, or if `feed` has begun with a command.
+        Clients ask for the same with other keys, values or vectors. What was parsed once does not have to be again:
+        everything is where the same lengths say. None if it is not so, or if `feed` has begun with a command.
 
         Parameters
         ----------
         data : bytes
         """
-        head, length, args, limits = self._last
-        if len(data) != length or not data.startswith(head) or data[-2:] != CRLF:
+        length, head, end, middle, args, limits = self._last
+        if len(data) != length or not data.startswith(head) or not data.startswith(middle, end):
             return None
-        if limits is not self.limits or self.error is not None or self.pending:
+        if data[-2:] != CRLF or limits is not self.limits or self.error is not None or self.pending:
             return None
-        return [*args, data[len(head) : -2]]
+        return [*args, data[len(head) : end], data[end + len(middle) : -2]]
 
-    def _remember(self, data: bytes, args: list[bytes]) -> None:
+    def _remember(self, data: bytes, args: list[bytes] | Malformed) -> None:
         """Note a chunk that was a command with these arguments and nothing else."""
-        length = len(args[-1])
-        head = data[: -2 - length]
-        if head[:1] == b"*" and head.endswith(b"\r\n$%d\r\n" % length):
-            self._last = (head, len(data), args[:-1], self.limits)
+        if isinstance(args, Malformed) or len(args) < 2:
+            return
+        size, last_size = len(args[-2]), len(args[-1])
+        middle = b"\r\n$%d\r\n" % last_size
+        end = len(data) - 2 - last_size - len(middle)
+        head = data[: end - size]
+        # Else an argument came in another form than that of a plain string.
+        if data.startswith(middle, end) and head.endswith(b"\r\n$%d\r\n" % size) and head[:1] == b"*":
+            self._last = _Shape(len(data), head, end, middle, args[:-2], self.limits)
 
     def feed(self, data: bytes) -> list[list[bytes] | Malformed]:
         """Take a chunk of any length.
@@ -142,7 +159,7 @@ class RequestParser(Frames):
                 place = self._parse(pieces, place)
             if place == end and pieces[end]:
                 self._keep(pieces[end])
-            elif is_whole and len(commands) == 1 and isinstance(commands[0], list) and not self.pending:
+            elif is_whole and len(commands) == 1 and not self.pending:
                 self._remember(data, commands[0])
         except ProtocolError as error:
             self._stop(error)

@@ -122,13 +122,15 @@ def taken(parser, chunk):
     return parser.feed(chunk) if repeated is None else [repeated]
 
 
-def test_commands_that_differ_in_the_last_argument_are_not_parsed_again():
+def test_commands_that_differ_in_the_last_arguments_are_not_parsed_again():
     parser = RequestParser(SMALL)
     first, second = (encode_command([b"SET", b"k", value]) for value in (b"ab\r\n", b"\r\n\r\n"))
     assert parser.repeated(first) is None
     assert [[b"SET", b"k", b"ab\r\n"]] == parser.feed(first)
     assert [b"SET", b"k", b"\r\n\r\n"] == parser.repeated(second)
-    for other in (first[:-1], first + b"\r", first[:-1] + b"x", encode_command([b"SET", b"l", b"abcd"]), b""):
+    assert [b"SET", b"l", b"abcd"] == parser.repeated(encode_command([b"SET", b"l", b"abcd"]))
+    assert parser.repeated(encode_command([b"SET", b"kl", b"abc"])) is None
+    for other in (first[:-1], first + b"\r", first[:-1] + b"x", encode_command([b"GET", b"k", b"abcd"]), b""):
         assert parser.repeated(other) is None
     assert [] == parser.feed(first[:5])  # the next chunk goes on with it
     assert parser.repeated(first) is None
