@@ -18,8 +18,9 @@ from typing import Any, Self
 from skeg.durability import Durability
 from skeg.errors import ClosedError, ParameterError, SkegError, StorageError
 from skeg.kv.arguments import as_delta, as_items, as_key, as_keys, as_value
+from skeg.kv.locking import with_locks
 from skeg.kv.rounds import Round
-from skeg.kv.shard import Shard, with_locks
+from skeg.kv.shard import Shard
 from skeg.kv.store import Store
 
 Operation = tuple[Any, ...]

@@ -20,7 +20,7 @@ Three rules keep the cache within its bytes and every call short:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 
 # What an entry takes, at worst, beside the bytes of its key and value: the objects that hold them, its place in the
 # tables of a queue, and a ghost. tests/kv/test_cache.py compares it with what CPython allocates.
@@ -35,12 +35,15 @@ _READS_MAX = 3
 _CHANCES = 4096
 
 
-class _Entry:
-    __slots__ = ("reads", "value")
+class Entry:
+    """A value, how often it was read since it was last looked at, and how many writes of its key are under way."""
+
+    __slots__ = ("reads", "value", "writes")
 
     def __init__(self, value: bytes) -> None:
         self.value = value
         self.reads = 0
+        self.writes = 0
 
 
 class Cache:
@@ -67,8 +70,8 @@ class Cache:
     def __init__(self, budget_bytes: int) -> None:
         self.budget = budget_bytes
         self._small_budget = budget_bytes // _SMALL_SHARE
-        self._small: OrderedDict[bytes, _Entry] = OrderedDict()
-        self._main: OrderedDict[bytes, _Entry] = OrderedDict()
+        self._small: OrderedDict[bytes, Entry] = OrderedDict()
+        self._main: OrderedDict[bytes, Entry] = OrderedDict()
         # Hashes of keys, each with True; never more than there are entries.
         self._ghosts: OrderedDict[int, bool] = OrderedDict()
         self._small_bytes = 0
@@ -80,6 +83,9 @@ class Cache:
     def __len__(self) -> int:
         return len(self._small) + len(self._main)
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._main or key in self._small
+
     @property
     def nbytes(self) -> int:
         """Bytes that the entries take, `ENTRY_BYTES` for each included."""
@@ -90,9 +96,9 @@ class Cache:
         entry = self._main.get(key)
         if entry is None:
             entry = self._small.get(key)
-            if entry is None:
-                self.misses += 1
-                return None
+        if entry is None or entry.writes:
+            self.misses += 1
+            return None
         self.hits += 1
         if entry.reads < _READS_MAX:
             entry.reads += 1
@@ -105,7 +111,7 @@ class Cache:
         misses = 0
         for key in keys:
             entry = main.get(key) or small.get(key)
-            if entry is None:
+            if entry is None or entry.writes:
                 misses += 1
                 values.append(None)
                 continue
@@ -128,10 +134,10 @@ class Cache:
             self._small_bytes += len(value) - len(entry.value)
             entry.value = value
         elif self._ghosts.pop(hash(key), False):
-            self._main[key] = _Entry(value)
+            self._main[key] = Entry(value)
             self._main_bytes += nbytes
         else:
-            self._small[key] = _Entry(value)
+            self._small[key] = Entry(value)
             self._small_bytes += nbytes
         if self._small_bytes + self._main_bytes > self.budget:
             self._evict()
@@ -146,11 +152,30 @@ class Cache:
             return
         self._trim_ghosts()
 
-    def discard_many(self, keys: Collection[bytes]) -> None:
-        """Forget the values of those of the keys that are here."""
-        for queue in filter(None, (self._main, self._small)):
-            for key in [*filter(queue.__contains__, keys)]:
-                self.discard(key)
+    def withdraw(self, keys: Iterable[bytes]) -> dict[bytes, Entry]:
+        """Hide the values of those of the keys that are here, whose entries are returned: they are being written."""
+        main, small = self._main, self._small
+        hidden: dict[bytes, Entry] = {}
+        for key in keys if main or small else ():
+            entry = main.get(key) or small.get(key)
+            if entry is not None:
+                entry.writes += 1
+                hidden[key] = entry
+        return hidden
+
+    def renew(self, written: Mapping[Entry, tuple[bytes, bytes]]) -> None:
+        """Give entries that were withdrawn what was written, a key and a value; one that is being written again waits.
+
+        They may have been evicted meanwhile: then that is all the same to everybody.
+        """
+        for entry, (key, value) in written.items():
+            entry.writes -= 1
+            if entry.writes:
+                continue
+            if len(value) == len(entry.value):
+                entry.value = value
+            elif self._main.get(key) is entry or self._small.get(key) is entry:
+                self.put(key, value)
 
     def clear(self) -> None:
         """Forget everything but the counts."""

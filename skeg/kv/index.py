@@ -148,7 +148,9 @@ class Index:
     # Calls for many
 
     def insert_new(self, hashes: U64, locations: U64) -> tuple[list[int], list[int]]:
-        """Add the entries whose hash has none yet; return the positions of the others, and a location of each.
+        """Add the entries whose hash has none yet; return the positions of the others.
+
+        And with each the location that its hash has already, 0 if it has several.
 
         Pair by pair in order: the second of two equal hashes is one of the others. This is `find` and `insert` in one
         loop without calls, as it is what writing many values costs.
@@ -174,12 +176,10 @@ class Index:
             tag = key_hash & 255 or 1
             slots = table.slots
             same = tags.find(tag, home, slot)
-            if same >= 0:
-                known = [same + same] if slots[same + same] == key_hash else table.places(key_hash)
-                if known:
-                    present.append(position)
-                    there.append(slots[known[0] + 1])
-                    continue
+            if same >= 0 and (places := table.places(key_hash)):
+                present.append(position)
+                there.append(slots[places[0] + 1] if len(places) == 1 else 0)
+                continue
             slots[slot + slot] = key_hash
             slots[slot + slot + 1] = location
             tags[slot] = tag

@@ -65,8 +65,9 @@ class Log:
         Numbers that were never used.
     segment_bytes : int
         As in `StoreOptions`.
-    take_back : callable
-        Given a failed round, undoes what its lists say.
+    committed, take_back : callable
+        Given a round that is committed, puts its values into the cache; given one that failed, undoes what its lists
+        say. Called with the lock.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Log:
         next_segment: int,
         next_seq: int,
         segment_bytes: int,
+        committed: Callable[[Round], None],
         take_back: Callable[[Round], None],
     ) -> None:
         self.folder = folder
@@ -100,6 +102,7 @@ class Log:
         # Called, with the lock, when a segment was closed.
         self.on_closed: Callable[[], None] | None = None
         self._segment_bytes = segment_bytes
+        self._on_committed = committed
         self._take_back = take_back
         self._in_flight: Round | None = None
         self._lost: StorageError | None = None
@@ -415,6 +418,7 @@ class Log:
                 self._written.durable = min(self._written.committed, self._written.end)
         self.commits += 1
         self._in_flight = None
+        self._on_committed(work)
         work.finish()
 
     def _failed(self, error: OSError) -> None:

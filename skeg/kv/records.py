@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
+
+import numpy as np
 
 from skeg.errors import CorruptError
-from skeg.fileops import File
 from skeg.kv import format as fmt
+from skeg.kv.batches import I64
 from skeg.kv.index import Index
 from skeg.kv.log import Log
 from skeg.kv.segments import Folder, Segment
@@ -43,26 +45,42 @@ class Records:
         return 0
 
     def find_many(
-        self, keys: Sequence[bytes], hashes: Sequence[int], likely: Sequence[int], but: Container[int]
+        self, keys: Sequence[bytes], entries: Sequence[tuple[int, int]], but: Container[int], known: Container[bytes]
     ) -> list[int]:
-        """As `find`, for many keys, each with the location that it most likely has; never 0."""
+        """As `find`, for many keys.
+
+        Parameters
+        ----------
+        keys : sequence of bytes
+        entries : sequence of (int, int)
+            Hash of each, and its location; that is 0 if the hash has several.
+        but : container of int
+            Locations to pass over.
+        known : container of bytes
+            Keys that are known to have a record. If it is the only one of their hash, it need not be read.
+        """
         found = []
         number, end = -1, 0
-        file: File | None = None
-        for key, hashed, location in zip(keys, hashes, likely, strict=True):
-            if location >> fmt.SEGMENT_SHIFT != number:
+        read: Callable[[int, int], bytes] = _no_file
+        for key, (hashed, location) in zip(keys, entries, strict=True):
+            if key in known and location:
+                found.append(location)
+                continue
+            if location >> fmt.SEGMENT_SHIFT != number and location:
                 number = location >> fmt.SEGMENT_SHIFT
                 segment = self._folder[number]
                 end = segment.committed
-                file = self._folder.open(segment) if end else None  # nothing of it was committed: there may be no file
+                # Where nothing was committed, there may be no file.
+                read = self._folder.open(segment).pread if end else _no_file
             offset = (location >> fmt.SIZE_BITS & fmt.OFFSET_MASK) << 3
+            klen = len(key)
             head = b""
-            if file is not None and offset < end and location not in but:
-                try:
-                    head = file.pread(fmt.RECORD_BYTES + len(key), offset)
+            if location and offset < end and location not in but:
+                try:  # noqa: SIM105 - costs nothing in this loop
+                    head = read(fmt.RECORD_BYTES + klen, offset)
                 except OSError:
-                    head = b""
-            if head[fmt.RECORD_BYTES :] != key or not head or fmt.unpack_klen(head) != len(key):
+                    pass
+            if not head.endswith(key) or len(head) != fmt.RECORD_BYTES + klen or fmt.unpack_klen(head) != klen:
                 location = self.find(hashed, key, but)  # noqa: PLW2901 - rarely, and with all precautions
             found.append(location)
         return found
@@ -81,6 +99,12 @@ class Records:
             raise CorruptError(segment.path, "the file ends in a record", offset=offset)
         return data[fmt.RECORD_BYTES :] if fmt.unpack_klen(data) == klen else None
 
+    def note_large(self, locations: list[int], sizes: I64) -> None:
+        """Remember the sizes of records that their locations don't tell."""
+        if sizes.max() >= fmt.LARGE_BYTES:
+            for i in np.flatnonzero(sizes >= fmt.LARGE_BYTES).tolist():
+                self.large[locations[i]] = int(sizes[i])
+
     def count_dead(self, locations: Sequence[int], sign: int = 1) -> None:
         """Count the bytes of records that no longer count, or do again; 0 is none."""
         folder, large = self._folder, self.large
@@ -89,3 +113,17 @@ class Records:
                 size = location & fmt.SIZE_MASK
                 nbytes = large[location] if size == fmt.SIZE_MASK else size << 3
                 folder[location >> fmt.SEGMENT_SHIFT].dead += sign * nbytes
+
+
+def _no_file(_: int, __: int) -> bytes:
+    return b""
+
+
+def value_in(segment: Segment, offset: int, nbytes: int, data: bytes, key: bytes) -> bytes | None:
+    """Value in the bytes of a record, None if it is of another key; CorruptError if they are damaged."""
+    try:
+        if len(data) == nbytes:
+            return fmt.value_of(data, segment.place, offset, key)
+    except ValueError:
+        pass
+    raise CorruptError(segment.path, "record does not match its checksum", offset=offset)

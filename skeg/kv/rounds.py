@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from skeg.durability import Durability
 from skeg.errors import StorageError
+from skeg.kv.cache import Entry
 from skeg.kv.segments import Segment
 
 
@@ -41,6 +44,7 @@ class Round:
         "nbytes",
         "news",
         "olds",
+        "written",
     )
 
     def __init__(self) -> None:
@@ -50,6 +54,8 @@ class Round:
         self.news: list[int] = []
         # Hashes of keys that it deletes.
         self.deleted: set[int] = set()
+        # Entries of the cache that were withdrawn, each with the key and the value that it writes.
+        self.written: dict[Entry, tuple[bytes, bytes]] = {}
         self.level = Durability.NONE
         # Whether some of its records were acknowledged already.
         self.acknowledged = False
@@ -65,7 +71,7 @@ class Round:
     def finish(self, error: StorageError | None = None) -> None:
         """It was committed or has failed: let go of all but that."""
         self.extents, self.hashes, self.olds, self.news = [], [], [], []
-        self.deleted = set()
+        self.deleted, self.written = set(), {}
         self.error = error
         self.done = True
 
@@ -74,3 +80,10 @@ class Round:
         self.hashes += hashes
         self.olds += olds
         self.news += news
+
+    def write(self, withdrawn: Mapping[bytes, Entry], items: Mapping[bytes, bytes]) -> None:
+        """Remember what the entries of keys that were withdrawn from the cache will be once this is committed."""
+        for key, entry in withdrawn.items():
+            if entry in self.written:
+                entry.writes -= 1  # one round counts once
+            self.written[entry] = (key, items[key])

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -21,7 +21,6 @@ import numpy as np
 from skeg.durability import Durability
 from skeg.errors import (
     ClosedError,
-    CorruptError,
     ParameterError,
     ReadOnlyError,
     SkegError,
@@ -31,13 +30,13 @@ from skeg.errors import (
 from skeg.fileops import read_all
 from skeg.files import disk_errors
 from skeg.kv import format as fmt
-from skeg.kv.batches import I64, U64, Batch, Packer
+from skeg.kv.batches import U64, Batch, Packer
 from skeg.kv.cache import Cache
 from skeg.kv.entries import KeyHash
 from skeg.kv.index import Index
 from skeg.kv.log import Log
 from skeg.kv.options import StoreOptions
-from skeg.kv.records import Records
+from skeg.kv.records import Records, value_in
 from skeg.kv.recovery import Recovered
 from skeg.kv.rounds import Round
 from skeg.kv.segments import Folder, Segment
@@ -101,6 +100,7 @@ class Shard:
             next_segment=recovered.next_segment,
             next_seq=recovered.next_seq,
             segment_bytes=options.segment_bytes,
+            committed=lambda round_: self.cache.renew(round_.written),
             take_back=self._take_back,
         )
         self.records = Records(folder, self.index, self.log, recovered.large)
@@ -170,7 +170,7 @@ class Shard:
         if len(data) != nbytes:  # rarely: then with all precautions
             with disk_errors(segment.path, "read"):
                 data = read_all(file, nbytes, offset)
-        value = _value(segment, offset, nbytes, data, key)
+        value = value_in(segment, offset, nbytes, data, key)
         with self.lock:
             if value is None:  # another key of the same hash
                 return self.find(key)[1:]
@@ -188,7 +188,7 @@ class Shard:
                 data, waiting = self.log.staged(segment, offset, nbytes)
             else:
                 data, waiting = self.folder.read(segment, offset, nbytes), None
-            value = _value(segment, offset, nbytes, data, key)
+            value = value_in(segment, offset, nbytes, data, key)
             if value is not None:
                 return Found(location, value, waiting)
         return Found(0, None, self.log.deleting(hashed))
@@ -238,7 +238,7 @@ class Shard:
             nread += nbytes
             if nread > bytes_max or offset >= segment.committed:
                 return None, -1
-            value = _value(segment, offset, nbytes, self.folder.read(segment, offset, nbytes), key)
+            value = value_in(segment, offset, nbytes, self.folder.read(segment, offset, nbytes), key)
             if value is not None:
                 self.cache.put(key, value)
                 return value, nread
@@ -256,7 +256,9 @@ class Shard:
     def set(self, key: bytes, value: bytes, level: Durability) -> Round:
         """Give a key a value."""
         hashed = self.keys.hash(key)
-        return self._put(hashed, self.records.find(hashed, key), key, value, level)
+        found = self.index.find_all(hashed) if key in self.cache else ()
+        old = found[0] if len(found) == 1 else self.records.find(hashed, key)
+        return self._put(hashed, old, key, value, level)
 
     def delete(self, key: bytes, level: Durability) -> tuple[bool, Round | None]:
         """Remove a key; whether it had a value."""
@@ -285,16 +287,17 @@ class Shard:
         seq = self.log.next_seq
         data, hashes = self._packer.pack(batch, segment.place, offset, seq, segment.durable)
         locations = fmt.pack_locations(segment.id, batch.offsets(offset) >> 3, batch.sizes >> 3)
-        olds = self._enter(list(items), hashes, locations)
+        withdrawn = self.cache.withdraw(items)
+        olds = self._enter(list(items), hashes, locations, withdrawn)
         names, news = hashes.tolist(), locations.tolist()
-        self._note_large(news, batch.sizes)
-        self.cache.discard_many(items)
+        self.records.note_large(news, batch.sizes)
         round_ = self.log.stage(data, seq + len(items) - 1, level, overhead=fmt.RECORD_BYTES)
+        round_.write(withdrawn, items)
         round_.add(names, olds, news)
         return round_
 
-    def _enter(self, keys: list[bytes], hashes: U64, news: U64) -> list[int]:
-        """Enter a batch in the index; the old location of each key, or 0."""
+    def _enter(self, keys: list[bytes], hashes: U64, news: U64, known: Collection[bytes]) -> list[int]:
+        """Enter a batch in the index; the old location of each key, or 0. Those that are known have one."""
         present, there = self.index.insert_new(hashes, news)
         olds = [0] * len(keys)
         if not present:
@@ -302,8 +305,11 @@ class Shard:
         mine = set(news.tolist())  # other keys' records, not staged yet
         some = hashes[present]
         try:
-            found = self.records.find_many([keys[i] for i in present], some.tolist(), there, mine)
+            entries = [*zip(some.tolist(), there, strict=True)]
+            found = self.records.find_many([keys[i] for i in present], entries, mine, known)
         except BaseException:
+            for key in known:
+                self.cache.discard(key)
             skipped = set(present)
             for i, (hashed, new) in enumerate(zip(hashes.tolist(), news.tolist(), strict=True)):
                 if i not in skipped:
@@ -390,17 +396,11 @@ class Shard:
         new = fmt.pack_location(segment.id, offset, len(record))
         if len(record) >= fmt.LARGE_BYTES:
             self.records.large[new] = len(record)
-        self.cache.discard(key)
         round_ = self.log.stage(record, seq, level)
+        round_.write(self.cache.withdraw((key,)), {key: value})
         self._point(hashed, old, new)
         round_.add([hashed], [old], [new])
         return round_
-
-    def _note_large(self, locations: list[int], sizes: I64) -> None:
-        """Remember the sizes that locations don't tell."""
-        if sizes.max() >= fmt.LARGE_BYTES:
-            for i in np.flatnonzero(sizes >= fmt.LARGE_BYTES).tolist():
-                self.records.large[locations[i]] = int(sizes[i])
 
     def _retire(self, hashes: list[int], olds: list[int], round_: Round) -> None:
         """Take deleted keys out of the index."""
@@ -424,6 +424,8 @@ class Shard:
 
     def _take_back(self, round_: Round) -> None:
         """Undo what a failed round did to the index; the log puts its own state right."""
+        for key, _ in round_.written.values():
+            self.cache.discard(key)
         changes = zip(reversed(round_.hashes), reversed(round_.olds), reversed(round_.news), strict=True)
         for hashed, old, new in changes:
             self._swap(hashed, new, old)
@@ -478,24 +480,3 @@ class Shard:
             raise ClosedError(f"{self.folder.path} is being closed")
         if not self.writable:
             raise ReadOnlyError(self.folder.path, "opened for reading only")
-
-
-def with_locks(shards: Sequence[Shard], then: Callable[[], T]) -> T:
-    """Call `then` with the locks of all shards.
-
-    By recursion, because only a ``with`` over the lock itself gives it back whenever Ctrl-C comes.
-    """
-    if not shards:
-        return then()
-    with shards[0].lock:
-        return with_locks(shards[1:], then)
-
-
-def _value(segment: Segment, offset: int, nbytes: int, data: bytes, key: bytes) -> bytes | None:
-    """Value in the bytes of a record, None if it is of another key; CorruptError if they are damaged."""
-    try:
-        if len(data) == nbytes:
-            return fmt.value_of(data, segment.place, offset, key)
-    except ValueError:
-        pass
-    raise CorruptError(segment.path, "record does not match its checksum", offset=offset)

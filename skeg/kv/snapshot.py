@@ -11,10 +11,11 @@ import numpy as np
 from skeg.errors import CorruptError, StorageError
 from skeg.kv import format as fmt
 from skeg.kv.index import Frozen
+from skeg.kv.locking import with_locks
 from skeg.kv.retirement import unpin
 from skeg.kv.rounds import Round
 from skeg.kv.segments import Segment
-from skeg.kv.shard import Shard, with_locks
+from skeg.kv.shard import Shard
 
 # Bytes read at a time.
 _WINDOW_BYTES = 1 << 20

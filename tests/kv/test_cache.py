@@ -312,7 +312,7 @@ def test_a_call_gives_a_limited_number_of_second_chances(monkeypatch):
 def test_a_call_ends_though_others_go_on_reading():
     """Another thread may raise the number of reads each time it was lowered."""
 
-    class Popular(module._Entry):
+    class Popular(module.Entry):
         def __setattr__(self, name, value):
             super().__setattr__(name, 3 if name == "reads" else value)
 

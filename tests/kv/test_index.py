@@ -22,13 +22,16 @@ LAST_HASH = HASH_END - 1
 
 
 def insert_new(index, hashes, locations):
-    known = [index.find_all(key_hash) for key_hash in np.array(hashes, U64).tolist()]
+    keys = np.array(hashes, U64).tolist()
+    known = {key_hash: index.find_all(key_hash) for key_hash in keys}
     present, there = index.insert_new(np.array(hashes, U64), np.array(locations, U64))
-    mine = {}
-    for position, key_hash in enumerate(np.array(hashes, U64).tolist()):
-        known[position] += mine.setdefault(key_hash, [])
-        mine[key_hash].append(int(locations[position]))
-    assert all(location in known[position] for position, location in zip(present, there, strict=True))
+    expected = []
+    for key_hash, location in zip(keys, np.array(locations, U64).tolist(), strict=True):
+        if known[key_hash]:
+            expected.append(known[key_hash][0] if len(known[key_hash]) == 1 else 0)
+        else:
+            known[key_hash] = [location]
+    assert expected == there
     return present
 
 

@@ -45,7 +45,7 @@ def insert_new(
     present : array (n,) int64
         Filled with the positions of hashes that were there.
     there : array (n,) uint64
-        Filled with a location of each of them.
+        Filled with the location of each of them, 0 if it has several.
     count : int
         How many `present` has already.
 
@@ -68,16 +68,16 @@ def insert_new(
         tag = max(key_hash & np.uint64(255), _ONE)
         slot = ((top & _word(row, MASK)) * _word(row, HOMES)) >> _word(row, SHIFT)
         found = load8(tags + slot)
-        known = False
+        known, location = 0, np.uint64(0)
         while found != 0:
             if found == tag and load64(pairs + slot * np.uint64(16)) == key_hash:
-                known = True
-                break
+                known += 1
+                location = load64(pairs + slot * np.uint64(16) + np.uint64(8))
             slot += _ONE
             found = load8(tags + slot)
         if known:
             present[count] = at
-            there[count] = load64(pairs + slot * np.uint64(16) + np.uint64(8))
+            there[count] = location if known == 1 else np.uint64(0)
             count += 1
             continue
         store64(pairs + slot * np.uint64(16), key_hash)
