@@ -20,7 +20,7 @@ Three rules keep the cache within its bytes and every call short:
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 # What an entry takes, at worst, beside the bytes of its key and value: the objects that hold them, its place in the
 # tables of a queue, and a ghost. tests/kv/test_cache.py compares it with what CPython allocates.
@@ -44,6 +44,10 @@ class Entry:
         self.value = value
         self.reads = 0
         self.writes = 0
+
+
+Written = dict[bytes, tuple[Entry, bytes]]
+"""Entries of keys that are being written, and their new values."""
 
 
 class Cache:
@@ -152,23 +156,23 @@ class Cache:
             return
         self._trim_ghosts()
 
-    def withdraw(self, keys: Iterable[bytes]) -> dict[bytes, Entry]:
-        """Hide the values of those of the keys that are here, whose entries are returned: they are being written."""
+    def withdraw(self, items: Mapping[bytes, bytes]) -> Written:
+        """Hide the values of those of the keys that are here, which are being written; give the result to `renew`."""
         main, small = self._main, self._small
-        hidden: dict[bytes, Entry] = {}
-        for key in keys if main or small else ():
+        written: Written = {}
+        for key, value in items.items() if main or small else ():
             entry = main.get(key) or small.get(key)
             if entry is not None:
                 entry.writes += 1
-                hidden[key] = entry
-        return hidden
+                written[key] = (entry, value)
+        return written
 
-    def renew(self, written: Mapping[Entry, tuple[bytes, bytes]]) -> None:
-        """Give entries that were withdrawn what was written, a key and a value; one that is being written again waits.
+    def renew(self, written: Written) -> None:
+        """Show the values that were written, but for keys that are being written again.
 
-        They may have been evicted meanwhile: then that is all the same to everybody.
+        Entries may have been evicted meanwhile: then this is all the same to everybody.
         """
-        for entry, (key, value) in written.items():
+        for key, (entry, value) in written.items():
             entry.writes -= 1
             if entry.writes:
                 continue

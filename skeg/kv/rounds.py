@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from skeg.durability import Durability
 from skeg.errors import StorageError
-from skeg.kv.cache import Entry
+from skeg.kv.cache import Written
 from skeg.kv.segments import Segment
 
 
@@ -54,8 +52,8 @@ class Round:
         self.news: list[int] = []
         # Hashes of keys that it deletes.
         self.deleted: set[int] = set()
-        # Entries of the cache that were withdrawn, each with the key and the value that it writes.
-        self.written: dict[Entry, tuple[bytes, bytes]] = {}
+        # What was withdrawn from the cache until this is committed.
+        self.written: Written = {}
         self.level = Durability.NONE
         # Whether some of its records were acknowledged already.
         self.acknowledged = False
@@ -81,9 +79,10 @@ class Round:
         self.olds += olds
         self.news += news
 
-    def write(self, withdrawn: Mapping[bytes, Entry], items: Mapping[bytes, bytes]) -> None:
-        """Remember what the entries of keys that were withdrawn from the cache will be once this is committed."""
-        for key, entry in withdrawn.items():
-            if entry in self.written:
-                entry.writes -= 1  # one round counts once
-            self.written[entry] = (key, items[key])
+    def write(self, written: Written) -> None:
+        """Remember what was withdrawn from the cache; a key that is written again counts once."""
+        for key in self.written.keys() & written.keys() if self.written else ():
+            entry = written[key][0]
+            if entry is self.written[key][0]:
+                entry.writes -= 1
+        self.written |= written

@@ -187,14 +187,18 @@ class Session(ABC):
 
     def cut(self) -> None:
         """Put what is in `out`, complete, behind everything that waits."""
-        slot = self._slot(self.out)
-        self.out = []
+        parts = self.out
+        data = parts[0] if len(parts) == 1 else b"".join(parts)
         if self.slots:
-            slot.data = b"".join(slot.parts)
+            slot = self._slot([])
+            slot.data = data
             self._append(slot, self.lane)
-        else:
-            self.link.send(slot.parts[0] if len(slot.parts) == 1 else b"".join(slot.parts))
-            self.link.answered(slot.operations, slot.started)
+            self.out = []
+            return
+        operations, self.operations = self.operations, []
+        self.out, self.out_bytes = [], 0
+        self.link.send(data)
+        self.link.answered(operations, self.started)
 
     def hold(self) -> Slot:
         """Put what is in `out` behind everything that waits; it may change until `release`."""

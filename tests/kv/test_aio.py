@@ -416,6 +416,33 @@ def test_set_each_gives_every_key_its_value(store, face, count):
     assert pairs == dict(store.scan())
 
 
+@pytest.mark.parametrize("how", ["set", "set_each", "append"])
+def test_values_that_are_written_are_in_memory_when_they_are_durable(store, face, ops, how):
+    def write(*values):
+        if how == "set_each":
+            return [("set_each", {b"k%d" % i: value for i in range(20)}) for value in values]
+        return [(how, b"k%d" % i, value) for value in values for i in range(20)]
+
+    async def work():
+        store.set_many({b"k%d" % i: b"" for i in range(20)})
+        assert [b""] * 20 == [store.get(b"k%d" % i) for i in range(20)]
+        with Gate(ops, "sync") as gate:
+            first = face.submit(write(b"1", b"2"))
+            await soon(gate.arrived.is_set)
+            assert face.cached(b"k7") is None
+            second = face.submit([*write(b"3"), ("delete", b"k8")])
+            assert [None] * 20 == [face.cached(b"k%d" % i) for i in range(20)]
+        await face.durable(first)
+        assert face.cached(b"k7") in {None, b"3", b"123"}
+        await face.durable(second)
+        expected = b"123" if how == "append" else b"3"
+        assert [expected, None, expected] == [face.cached(b"k%d" % i) for i in (7, 8, 9)]
+        assert [expected, None, expected] == face.submit([("mget", [b"k7", b"k8", b"k9"])]).results[0]
+
+    run(work())
+    assert [] == store.verify()
+
+
 # Failures
 
 
@@ -423,6 +450,7 @@ def test_set_each_gives_every_key_its_value(store, face, count):
 def test_durable_raises_when_the_disk_refuses(store, face, ops, verb, code):
     async def work():
         store.set(b"a", b"old")
+        assert b"old" == store.get(b"a")
         with Gate(ops, verb, error=code) as gate:
             failing = face.submit([("set", b"a", b"new"), ("get", b"a")])
             await soon(gate.arrived.is_set)
@@ -432,7 +460,9 @@ def test_durable_raises_when_the_disk_refuses(store, face, ops, verb, code):
         for ticket in (failing, behind, reading, failing):
             with pytest.raises(StorageError, match="can't write the log"):
                 await face.durable(ticket)
+        assert face.cached(b"a") is None
         assert [b"old"] == face.submit([("get", b"a")]).results
+        assert b"old" == face.cached(b"a")
         after = face.submit([("set", b"b", b"1"), ("get", b"a")])
         if code == errno.ENOSPC:
             await face.durable(after)

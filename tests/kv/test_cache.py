@@ -237,7 +237,8 @@ def test_hits_misses_and_evictions_are_counted():
         cache.put(key_of(i), b"")
     assert [None, None, *[b""] * 10] == [cache.get(key_of(i)) for i in range(12)]
     assert (10, 2, 2) == (cache.hits, cache.misses, cache.evictions)
-    cache.discard_many([key_of(i) for i in range(12)])
+    for i in range(12):
+        cache.discard(key_of(i))
     assert 0 == len(cache)
     assert 2 == cache.evictions, "what is discarded was not evicted"
 
@@ -379,3 +380,59 @@ def test_the_budget_covers_what_python_allocates(budget, value_bytes):
     assert cache._ghosts
     assert 0.9 * budget <= cache.nbytes
     assert after - before <= budget
+
+
+# Keys that are being written
+
+
+def test_nobody_finds_a_value_that_is_being_written():
+    cache = Cache(1 << 20)
+    cache.put(key_of(0), b"old")
+    written = cache.withdraw({key_of(0): b"new", key_of(1): b"x"})
+    assert [key_of(0)] == [*written]
+    assert key_of(0) in cache
+    assert cache.get(key_of(0)) is None
+    assert [None] == cache.get_each([key_of(0)])
+    cache.renew(written)
+    assert b"new" == cache.get(key_of(0))
+    assert key_of(1) not in cache
+
+
+@pytest.mark.parametrize("value", [b"", b"new", b"longer than it was"])
+def test_what_was_written_takes_as_many_bytes_as_if_it_had_been_put(value):
+    cache, twin = Cache(1 << 20), Cache(1 << 20)
+    cache.put(key_of(0), b"old")
+    cache.renew(cache.withdraw({key_of(0): value}))
+    twin.put(key_of(0), value)
+    assert (value, twin.nbytes) == (cache.get(key_of(0)), cache.nbytes)
+
+
+def test_of_two_writes_the_last_shows_when_both_are_done():
+    cache = Cache(1 << 20)
+    cache.put(key_of(0), b"0")
+    first, second = cache.withdraw({key_of(0): b"1"}), cache.withdraw({key_of(0): b"2"})
+    cache.renew(first)
+    assert cache.get(key_of(0)) is None
+    cache.renew(second)
+    assert b"2" == cache.get(key_of(0))
+
+
+@pytest.mark.parametrize("value", [b"1", b"22"])
+def test_what_was_evicted_while_it_was_written_stays_away(value):
+    cache = Cache(1 << 20)
+    cache.put(key_of(0), b"0")
+    written = cache.withdraw({key_of(0): value})
+    cache.discard(key_of(0))
+    cache.put(key_of(1), b"1")
+    nbytes = cache.nbytes
+    cache.renew(written)
+    assert cache.get(key_of(0)) is None
+    assert (nbytes, b"1") == (cache.nbytes, cache.get(key_of(1)))
+
+
+def test_a_value_that_has_become_too_long_goes():
+    cache = Cache(1 << 20)
+    cache.put(key_of(0), b"0")
+    cache.renew(cache.withdraw({key_of(0): bytes(cache.budget)}))
+    assert key_of(0) not in cache
+    assert 0 == cache.nbytes

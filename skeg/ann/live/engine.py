@@ -175,9 +175,10 @@ class LiveEngine:
 
     def search_one(self, query: Float32s, settings: Settings) -> Hits | None:
         """Hits of one query (dim,), or None if there is anything to complain about."""
-        return self.settled(lambda view: self._search_one(view, query, view.settings.same(settings)))
+        return self.settled(lambda view: self._search_one(view, query, settings))
 
     def _search_one(self, view: View, query: Float32s, settings: Settings) -> Hits | None:
+        settings = view.settings.same(settings)
         if view.segment is not None and view.is_plain:
             return view.segment.searcher.search_one(query, settings)
         ids, scores = np.empty(settings.n_hits, np.uint64), np.empty(settings.n_hits, np.float32)

@@ -152,7 +152,12 @@ class View:
     @property
     def is_plain(self) -> bool:
         """Whether there is nothing but a segment all of whose rows are alive."""
-        return self.segment is not None and not self.segment.n_dead and not any(rows.count for rows in self.rows)
+        if self.segment is None or self.segment.n_dead:
+            return False
+        for rows in self.rows:  # noqa: SIM110 - each search asks, and a generator would take longer
+            if rows.count:
+                return False
+        return True
 
     def __len__(self) -> int:
         """Rows that are alive."""

@@ -92,6 +92,8 @@ class Engine:
     def is_full(self) -> bool:
         """Whether so much waits that nobody may add to it."""
         searches, changes = self.searches, self.changes
+        if not searches.depth and not changes.depth:
+            return False
         is_long = searches.depth >= QUEUE_MAX or changes.depth >= QUEUE_MAX
         return is_long or searches.nbytes + changes.nbytes >= QUEUE_BYTES
 

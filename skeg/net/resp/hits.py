@@ -34,9 +34,10 @@ def encode_search(hits: Hits, payloads: Sequence[Payloads] | None, version: int)
     version : {2, 3}
         Of the protocol.
     """
-    if hits.ids.ndim == 1:
-        return encode_hits(hits.ids, hits.scores, None if payloads is None else payloads[0], version)
-    return encode_hits_of_many(hits.ids, hits.scores, hits.counts, payloads, version)
+    ids = hits.ids
+    if ids.ndim == 1:
+        return encode_hits(ids, hits.scores, None if payloads is None else payloads[0], version)
+    return encode_hits_of_many(ids, hits.scores, hits.counts, payloads, version)
 
 
 def encode_hits(ids: Ids, scores: Scores, payloads: Payloads | None, version: int) -> bytes:

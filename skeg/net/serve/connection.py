@@ -74,8 +74,7 @@ class Connection(asyncio.Protocol):
         self.last_heard = hub.time()
         hub.input_bytes += len(data)
         session.receive(data)
-        pending = session.pending
-        arrived = len(data) + self.counted - pending
+        pending, counted = session.pending, self.counted
         if pending != self.counted:
             hub.buffered_bytes += pending - self.counted
             self.counted = pending
@@ -86,7 +85,7 @@ class Connection(asyncio.Protocol):
         if session.inbox or session.is_ending:
             if not self.is_queued:
                 hub.begin(self)
-            self._waiting = self._waiting + arrived if session.inbox else 0
+            self._waiting = self._waiting + len(data) + counted - pending if session.inbox else 0
             if self._is_read and (len(session.inbox) > INBOX_MAX or self._waiting > INBOX_BYTES):
                 self._is_read = False
                 self._transport.pause_reading()

@@ -95,8 +95,8 @@ def warm(database: Database) -> None:
             query = np.zeros(index.dim, np.float32)
             query[0] = 1
             for queries in (query, np.stack([query, query])):
-                hits = index.search(queries, 10, threads=1)
-                encode_search(hits, None, 2)
+                queries.flags.writeable = False  # as those are that clients send: kernels are made for each kind
+                encode_search(index.search(queries, 10, threads=1), None, 2)
         _log.info("index is ready", extra={"index": info.name, "vectors": len(index), "dim": index.dim})
 
 

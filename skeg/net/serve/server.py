@@ -30,7 +30,7 @@ from skeg.net.serve.listeners import place_of
 from skeg.net.serve.web import Web
 from skeg.net.settings import ServerSettings
 
-SWITCH_S = 0.0005
+SWITCH_S = 0.0001
 """Seconds after which a thread that waits for the interpreter gets it. Python's 5 ms would keep a finished search, or
 a commit, waiting while the loop parses."""
 
