@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from skeg.net.kernels.decimals import TEXT_MAX, TOO_EXTREME, write_integer, write_score
 from skeg.net.resp.encode import double_text
 
+pytestmark = pytest.mark.kernels
+
 PLACE = 3
 GUARD = 0xAA
 

@@ -9,6 +9,8 @@ from skeg.ann.hits import MISSING_ID, Hits
 from skeg.net.resp.encode import encode
 from skeg.net.resp.hits import encode_hits, encode_search
 
+pytestmark = pytest.mark.kernels
+
 # Scores of all sizes, those that are too extreme for the kernel among them.
 SCORES = st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), max_size=12)
 VERSIONS = st.sampled_from([2, 3])
