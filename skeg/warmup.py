@@ -18,6 +18,7 @@ from skeg.kv.batches import Packer
 from skeg.kv.entries import KeyHash
 from skeg.kv.index import Index as Locations
 from skeg.kv.scan import Walk, scan_by_kernel
+from skeg.net.serve.warm import compile_kernels
 
 # More vectors than a build batch starts with, so that links are pruned and reversed too.
 _ROWS = 600
@@ -44,6 +45,7 @@ def warm_up(*, progress: Callable[[Progress], None] | None = None) -> dict[str, 
     if not JIT_DISABLED:
         Packer(KeyHash(0)).use_kernels()
         Locations().use_kernels()
+        compile_kernels()
     with tempfile.TemporaryDirectory(prefix="skeg-warmup-") as folder:
         for done, (kind, metric) in enumerate(work, 1):
             _use(vectors, kind, metric, Path(folder) / f"{kind}-{metric}.index")

@@ -116,7 +116,7 @@ LAYERS: list[list[str]] = [
     ["skeg.net.resp_session", "skeg.net.binary_session"],
     ["skeg.net.commands.*", "skeg.net.binary_commands"],
     ["skeg.net.commands"],
-    ["skeg.net.serve", "skeg.net.serve.memory"],
+    ["skeg.net.serve", "skeg.net.serve.memory", "skeg.net.serve.warm"],
     ["skeg.net.serve.hub", "skeg.net.serve.listeners", "skeg.net.serve.web"],
     ["skeg.net.serve.connection", "skeg.net.serve.processes"],
     ["skeg.net.serve.server"],

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import logging
 import resource
 import socket
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-import numpy as np
-
-from skeg.database import Database, open_database
+from skeg.database import open_database
 from skeg.files import AnyPath
 from skeg.kv import StoreOptions
 from skeg.net.access import Access
 from skeg.net.commands import TABLE
 from skeg.net.metrics import Metrics
-from skeg.net.resp.hits import encode_search
 from skeg.net.serve.listeners import listen
 from skeg.net.serve.processes import Processes
 from skeg.net.serve.server import Server
+from skeg.net.serve.warm import warm
 from skeg.net.settings import ServerSettings
-
-_log = logging.getLogger("skeg.server")
 
 OTHER_FILES = 1024
 """Files that a server has open beside its connections, at most."""
@@ -82,22 +77,6 @@ def _allow_files(connections: int) -> None:
         wanted = min(wanted, most)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
-
-
-def warm(database: Database) -> None:
-    """Search every index once: kernels are loaded, and the pages of the upper levels are in memory."""
-    for info in database.indexes():
-        if info.state != "ready":
-            _log.error("index is damaged: %s", info.problem, extra={"index": info.name})
-            continue
-        index = database.index(info.name)
-        if len(index):
-            query = np.zeros(index.dim, np.float32)
-            query[0] = 1
-            for queries in (query, np.stack([query, query])):
-                queries.flags.writeable = False  # as those are that clients send: kernels are made for each kind
-                encode_search(index.search(queries, 10, threads=1), None, 2)
-        _log.info("index is ready", extra={"index": info.name, "vectors": len(index), "dim": index.dim})
 
 
 def _run(main: Coroutine[Any, Any, None]) -> None:

@@ -1,0 +1,81 @@
+"""What is done before the first client comes: kernels are compiled, and what searches read first is in memory."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from skeg.database import Database, open_database
+from skeg.errors import SkegError
+from skeg.jit import JIT_DISABLED, cache_folder
+from skeg.net.resp.hits import encode_search
+from skeg.vector_index import VectorIndex
+
+MARK = "served"
+"""File beside the compiled kernels that says that those of a server are among them."""
+
+_DIM, _ROWS = 32, 40
+
+_log = logging.getLogger("skeg.server")
+
+
+def warm(database: Database) -> None:
+    """Search every index once: kernels are loaded, and the pages of the upper levels are in memory."""
+    compile_kernels()
+    for info in database.indexes():
+        if info.state != "ready":
+            _log.error("index is damaged: %s", info.problem, extra={"index": info.name})
+            continue
+        index = database.index(info.name)
+        if len(index):
+            _search(index)
+        _log.info("index is ready", extra={"index": info.name, "vectors": len(index), "dim": index.dim})
+
+
+def compile_kernels() -> None:
+    """Have all that clients may ask for done once on this machine, in a temporary folder: else the first would wait.
+
+    That takes a minute. Where kernels can't be kept, it is left out: whoever starts the server would wait each time.
+    """
+    mark = cache_folder() / MARK
+    if JIT_DISABLED or mark.exists():
+        return
+    try:
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="skeg-serve-") as folder:
+            _log.info("compiling kernels, once on this machine")
+            _use_everything(Path(folder) / "data")
+        mark.touch()
+    except (OSError, SkegError) as error:
+        _log.warning("kernels will be compiled when they are needed: %s", error)
+
+
+def _use_everything(path: Path) -> None:
+    vectors = np.random.default_rng(0).normal(size=(_ROWS, _DIM)).astype(np.float32)
+    ids = np.arange(_ROWS, dtype=np.uint64)
+    payloads: list[Any] = ["n=1"] * _ROWS
+    with open_database(path, shards=1) as database:
+        database.kv.set_many({b"%d" % number: b"" for number in range(_ROWS)})
+        for backend in ("disk", "flat"):
+            index = database.create_index(backend, _DIM, backend=backend)
+            index.add(ids, vectors, payloads=payloads)
+            _search(index)
+            index.delete(ids[:1])
+            index.consolidate(threads=1)
+            _search(index)
+            index.add(ids[:1], vectors[:1])
+            _search(index)
+            index.get(ids)
+
+
+def _search(index: VectorIndex) -> None:
+    query = np.zeros(index.dim, np.float32)
+    query[0] = 1
+    for queries in (query, np.stack([query, query])):
+        queries.flags.writeable = False  # as those are that clients send: kernels are made for each kind
+        encode_search(index.search(queries, 10, threads=1), None, 2)
+        index.search(queries, 1, threads=1, filter="n = 1")
