@@ -146,3 +146,20 @@ def test_an_error_of_the_index_is_the_reply(talk, built):
     assert reply.startswith(whole + b"-ERR ")
     assert reply.endswith(b"\r\n" + whole)
     assert b"nan" in reply
+
+
+@pytest.mark.parametrize("workers", [None, 1])
+def test_a_mistake_of_ours_costs_one_reply(talk, built, monkeypatch, caplog, workers):
+    _, vectors = built
+    real = searches._hits
+
+    def broken(plan, queries, count, **how):
+        if vectors[1].tobytes() in queries:  # alone or together with others
+            raise KeyError("a mistake")
+        return real(plan, queries, count, **how)
+
+    monkeypatch.setattr(searches, "_hits", broken)
+    reply = found(talk, built, b"".join(map(request, vectors[:3])), workers=workers)
+    said = reply.removeprefix(expected(built, 0)).removesuffix(expected(built, 2))
+    assert b"-ERR internal error; the log of the server tells more\r\n" == said
+    assert "a mistake" in caplog.text

@@ -18,14 +18,19 @@ _log = logging.getLogger("skeg.server")
 
 
 def outcome(function: Callable[[], Any]) -> Any:
-    """What a function returns, or the `SkegError` that it raises; a mistake of ours is logged and becomes one."""
+    """What a function returns, or the `failure` that it ends with."""
     try:
         return function()
-    except SkegError as error:
+    except Exception as error:  # noqa: BLE001 - the request is answered, and the thread goes on
+        return failure(error)
+
+
+def failure(error: Exception) -> SkegError:
+    """An exception as an answer to a request; a mistake of ours is logged and becomes a `SkegError`."""
+    if isinstance(error, SkegError):
         return error
-    except Exception:  # noqa: BLE001 - the request is answered, and the thread goes on
-        _log.exception("request failed")
-        return SkegError("internal error; the log of the server tells more")
+    _log.error("request failed", exc_info=error)
+    return SkegError("internal error; the log of the server tells more")
 
 
 class Completions:

@@ -25,7 +25,7 @@ import numpy as np
 
 from skeg.ann.hits import Hits
 from skeg.errors import SkegError
-from skeg.net.engine.completions import Completions, Done, outcome
+from skeg.net.engine.completions import Completions, Done, failure, outcome
 from skeg.vector_index import VectorIndex
 
 BATCH_MAX = 64
@@ -136,13 +136,13 @@ class SearchPool:
         return time.perf_counter() >= self._at_once_from
 
     def at_once(self, plan: Plan, queries: bytes, count: int | None, encode: Encode) -> bytes | SkegError:
-        """What a search with a quick plan comes to; arguments as of `Search`."""
+        """The answer to a search with a quick plan, or why there is none; arguments as of `Search`."""
         began = time.perf_counter()
         answer: bytes | SkegError
         try:
             answer = encode(_hits(plan, queries, count))
-        except SkegError as error:
-            answer = error
+        except Exception as error:  # noqa: BLE001 - the request is answered, and the loop goes on
+            answer = failure(error)
         took = time.perf_counter() - began
         if took > SLOW_S * (count or 1):
             self._at_once_from = began + took / SLOW_SHARE
