@@ -161,5 +161,5 @@ def test_a_mistake_of_ours_costs_one_reply(talk, built, monkeypatch, caplog, wor
     monkeypatch.setattr(searches, "_hits", broken)
     reply = found(talk, built, b"".join(map(request, vectors[:3])), workers=workers)
     said = reply.removeprefix(expected(built, 0)).removesuffix(expected(built, 2))
-    assert b"-ERR internal error; the log of the server tells more\r\n" == said
+    assert b"-ERR storage error: internal error; the log of the server tells more\r\n" == said
     assert "a mistake" in caplog.text
