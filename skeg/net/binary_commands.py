@@ -149,10 +149,10 @@ def create(session: BinarySession, request: rq.VindexCreate) -> None:
         raise CommandError(f"unknown vindex kind {request.kind_byte}")
     if backend is None:
         raise CommandError(f"unknown vindex backend {request.backend_byte}")
-    database, name, dim = session.engine.database, request.name, request.dim
+    engine, name, dim = session.engine, request.name, request.dim
     if dim == 0:
         raise CommandError("storage error: vindex dim must be positive")
-    session.run(lambda: database.create_index(name, dim, kind=kind, backend=backend), _nothing, name)
+    session.run(lambda: engine.create_index(name, dim, kind, backend), _nothing, name)
 
 
 def drop(session: BinarySession, request: rq.VindexDrop) -> None:

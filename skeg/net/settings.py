@@ -77,6 +77,8 @@ class ServerSettings:
         Listen without a password where others can reach it.
     max_clients : int
         Connections at a time, in each process.
+    max_indexes : int
+        Indexes from which on clients can't make another one.
     max_request_bytes : int
         Largest request.
     max_buffered_bytes : int
@@ -110,6 +112,7 @@ class ServerSettings:
     password_file: Path | None = attrs.field(default=None, converter=_path)
     insecure: bool = False
     max_clients: int = attrs.field(default=10_000, validator=_int(1, 1_000_000))
+    max_indexes: int = attrs.field(default=1000, validator=_int(0, 1_000_000))
     max_request_bytes: int = attrs.field(default=64 << 20, validator=_int(1 << 16, 512 << 20))
     max_buffered_bytes: int = attrs.field(default=256 << 20, validator=_int(1 << 20))
     max_reply_bytes: int = attrs.field(default=64 << 20, validator=_int(1 << 16, 1 << 30))

@@ -537,6 +537,14 @@ def test_searches_see_the_vectors_that_were_set_before_them(talk):
     assert [b"%d" % i for i in range(30)] == [part.split(b"\r\n")[2] for part in parts]
 
 
+def test_no_more_indexes_are_made_than_the_server_takes(talk):
+    made = [command("SKEG.VINDEX.CREATE", f"v{i}", 4, "f32", "flat") for i in range(3)]
+    drop = command("SKEG.VINDEX.DROP", "v0")
+    first, second, third, dropped, again = answers(talk, *made, drop, made[2], max_indexes=2)
+    assert [OK] * 4 == [first, second, dropped, again]
+    assert b"number of indexes=2: expected fewer than 2 to make another (setting max_indexes)" in third
+
+
 # --- serve mode
 
 

@@ -101,6 +101,8 @@ def test_options_go_before_the_file(tmp_path):
             "CONFIG", "GET", "maxclients", "durability"
         )
         assert "skeg.server" == json.loads(server.lines[0])["logger"]
+        # Any free port was asked for: the one that was taken is told.
+        assert {b"port": b"%d" % server.ports["resp"]} == client.execute("CONFIG", "GET", "port")
 
 
 @pytest.mark.parametrize("options", [["--insecure"], ["--password-file", "{tmp}/password"]])

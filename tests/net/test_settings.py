@@ -26,9 +26,10 @@ def test_an_address_that_others_reach_needs_a_password(addr, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("port", -1), ("port", 65_536), ("binary_port", "7379"), ("mode", "readonly"), ("mode", "r"), ("workers", -1),
+        ("port", -1), ("port", 65_536), ("binary_port", "7379"), ("mode", "readonly"), ("mode", "r"), ("workers", 0),
         ("processes", 0), ("processes", True), ("durability", "always"), ("max_clients", 0), ("idle_timeout_s", -1),
         ("stall_timeout_s", float("nan")), ("max_request_bytes", 10), ("log_level", "loud"), ("shards", 0),
+        ("max_indexes", -1),
     ],
 )  # fmt: skip
 def test_a_value_out_of_range_is_refused_by_name(name, value):

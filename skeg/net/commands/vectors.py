@@ -63,7 +63,7 @@ def vindex_create(session: RespSession, args: list[bytes]) -> None:
         raise CommandError(f"storage error: vindex dim {dim}: at most {DIM_MAX}")
 
     def create() -> Status:
-        session.engine.database.create_index(name, dim, kind=kind, backend=backend)
+        session.engine.create_index(name, dim, kind, backend)
         return _OK
 
     session.run(create, name)

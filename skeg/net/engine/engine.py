@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from skeg.ann.parallel import available_cpus
 from skeg.database import Database
+from skeg.errors import ParameterError
 from skeg.kv import AsyncStore
 from skeg.net.engine.changes import Changes
 from skeg.net.engine.completions import Completions, Done, outcome
@@ -101,6 +102,13 @@ class Engine:
         """Execute together what was asked for since the last time; at the end of a tick."""
         self.keys.run()
         self.searches.flush()
+
+    def create_index(self, name: str, dim: int, kind: str | None, backend: str) -> None:
+        """Make an index as `Database.create_index` does, unless there are so many that no more may be made."""
+        count, most = len(self.database.indexes()), self.settings.max_indexes
+        if count >= most:
+            raise ParameterError("number of indexes", count, f"fewer than {most} to make another (setting max_indexes)")
+        self.database.create_index(name, dim, kind=kind, backend=backend)
 
     def run(self, function: Callable[[], Any], done: Done, *, is_long: bool = False) -> None:
         """Call a function on another thread; ``done`` gets its result or the `SkegError` that it raised."""

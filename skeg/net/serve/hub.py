@@ -22,6 +22,10 @@ SWEEP_S = 1.0
 """Seconds between looks for connections that have been silent for too long."""
 
 
+COMPLAIN_S = 1.0
+"""Seconds between lines of the log about connections that were refused; metrics count all of them."""
+
+
 class Hub:
     """See the module.
 
@@ -48,6 +52,7 @@ class Hub:
         self._ready: list[Connection] = []
         self._is_scheduled = False
         self._give_back_at = loop.time() + EVERY_S
+        self._complain_at = loop.time()
         self._sweeper = loop.call_later(SWEEP_S, self._sweep)
 
     # --- connections
@@ -56,7 +61,9 @@ class Hub:
         """Whether there is room for one more."""
         if len(self.connections) >= self._settings.max_clients:
             self.rejected += 1
-            self.log.warning("connection refused: too many clients", extra={"peer": connection.peer})
+            if self.time() >= self._complain_at:
+                self._complain_at = self.time() + COMPLAIN_S
+                self.log.warning("connection refused: too many clients", extra={"peer": connection.peer})
             return False
         self.accepted += 1
         self.connections.add(connection)

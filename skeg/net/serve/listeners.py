@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
+
+import attrs
 
 from skeg.errors import StorageError
 from skeg.net.settings import ServerSettings
@@ -32,6 +35,14 @@ def listen(settings: ServerSettings) -> dict[str, socket.socket]:
             sock.close()
         raise
     return sockets
+
+
+def with_ports(settings: ServerSettings, sockets: Mapping[str, socket.socket]) -> ServerSettings:
+    """The settings with the ports that sockets are bound to, for those that were to be any."""
+    ports = {protocol: sock.getsockname()[1] for protocol, sock in sockets.items()}
+    return attrs.evolve(
+        settings, port=ports.get("resp"), binary_port=ports.get("binary"), metrics_port=ports.get("metrics")
+    )
 
 
 def _bind(addr: str, port: int) -> socket.socket:

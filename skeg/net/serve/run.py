@@ -15,14 +15,17 @@ from skeg.kv import StoreOptions
 from skeg.net.access import Access
 from skeg.net.commands import TABLE
 from skeg.net.metrics import Metrics
-from skeg.net.serve.listeners import listen
+from skeg.net.serve.listeners import listen, with_ports
 from skeg.net.serve.processes import Processes
 from skeg.net.serve.server import Server
 from skeg.net.serve.warm import warm
 from skeg.net.settings import ServerSettings
 
 OTHER_FILES = 1024
-"""Files that a server has open beside its connections, at most."""
+"""Files that a server has open beside its connections and indexes, at most."""
+
+INDEX_FILES = 2
+"""Files that an index has open in each shard."""
 
 Started = Callable[[Mapping[str, socket.socket]], None]
 """Told the listening sockets when clients can connect."""
@@ -44,14 +47,16 @@ def serve(path: AnyPath, settings: ServerSettings, started: Started = lambda _: 
     SkegError
         The database can't be opened, a port is taken, or there is no password in the file.
     """
-    _allow_files(settings.max_clients)
+    _allow_files(settings.max_clients + INDEX_FILES * settings.max_indexes * (settings.shards or 1))
     access = Access.of_file(settings.password_file)
     options = StoreOptions(cache_bytes=settings.cache_bytes, durability=settings.default_durability)
     mode = "r" if settings.mode == "serve" else "rw"
     database = open_database(path, mode=mode, shards=settings.shards, options=options)
     try:
+        _allow_files(settings.max_clients + INDEX_FILES * settings.max_indexes * database.shards)
         warm(database)
         sockets = listen(settings)
+        settings = with_ports(settings, sockets)
     except BaseException:
         database.close()
         raise
@@ -69,10 +74,10 @@ def serve(path: AnyPath, settings: ServerSettings, started: Started = lambda _: 
     Processes(settings.processes, sockets, work, settings.drain_timeout_s).run(lambda: started(sockets))
 
 
-def _allow_files(connections: int) -> None:
-    """Let this process have as many files open as it takes connections, as far as the system allows."""
+def _allow_files(count: int) -> None:
+    """Let this process have so many files open beside its others, as far as the system allows."""
     soft, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = connections + OTHER_FILES
+    wanted = count + OTHER_FILES
     if most != resource.RLIM_INFINITY:
         wanted = min(wanted, most)
     if soft != resource.RLIM_INFINITY and soft < wanted:
