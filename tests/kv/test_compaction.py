@@ -859,7 +859,7 @@ def test_large_records_are_copied():
         assert state == contents(store) == contents(open_on(files.disk.copy(), options)[0])
         assert counted_slowly(store) == counted(store)
     shard = shard_of(store)
-    assert {fmt.unpack_location(location)[0] for location in shard.large} <= {s.id for s in shard.folder}
+    assert {fmt.unpack_location(location)[0] for location in shard.records.large} <= {s.id for s in shard.folder}
 
 
 def test_the_paths_of_a_run_are_those_of_its_number():

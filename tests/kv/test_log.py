@@ -60,6 +60,7 @@ class Bench:
         self.files.sync_dir("/")
         self.segment_bytes = segment_bytes
         self.folder = Folder(SHARD, self.files, SHARD_ID, SALT)
+        self.committed: list[Round] = []
         self.taken_back: list[Round] = []
         self.lock = threading.Lock()
         self.log = Log(
@@ -69,6 +70,7 @@ class Bench:
             next_segment=1,
             next_seq=1,
             segment_bytes=segment_bytes,
+            committed=self.committed.append,
             take_back=self.taken_back.append,
         )
         self.forget_calls()
@@ -422,6 +424,7 @@ def test_an_interrupted_commit_is_done_again_by_the_next(verb, nth):
     assert (True, None) == (round_.done, round_.error)
     assert [b"first", b"0", b"1", b"2", b"3", b"after"] == bench.keys(bench.files.disk.power_loss(lambda _: 0))
     assert [] == bench.taken_back
+    assert [1, 5, 6] == [told.last_seq for told in bench.committed]
     assert bench.log.stopped is None
     assert bench.log.durable_seq == 6
 
@@ -465,6 +468,7 @@ def test_a_full_disk_fails_a_round_and_takes_it_back(bench, code):
     assert bench.log.stopped is None
     bench.put(b"c")
     assert {1: [(1, b"a", 0), (3, b"c", 96)]} == bench.records()
+    assert [1, 3] == [told.last_seq for told in bench.committed]
 
 
 def test_numbers_of_failed_writes_are_not_used_again(bench):

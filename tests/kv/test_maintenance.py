@@ -437,9 +437,9 @@ def test_a_store_that_is_filled_by_batches_gets_the_kernel_and_others_do_not(tmp
         assert store._parts.maintenance._loader is None
         store.set_many({b"one more": b"x"})
         deadline = time.monotonic() + 100
-        while any(shard.index._kernel is None for shard in shards) and time.monotonic() < deadline:
+        while any(shard.index._insert_kernel is None for shard in shards) and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert all(shard.index._kernel is not None for shard in shards) is not JIT_DISABLED
+        assert all(shard.index._insert_kernel is not None for shard in shards) is not JIT_DISABLED
         store.set_many(pairs | {b"%d" % n: b"y" for n in range(200, 500)})
         assert 501 == len(store) == len(dict(store.scan()))
         assert (b"x", b"y") == (store.get(b"1"), store.get(b"200"))
