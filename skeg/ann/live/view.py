@@ -69,7 +69,8 @@ class PartSearch:
         if known is not None and known.n_rows == count:
             return known
         selection = Selection(self.part, wanted.mask(self.part, count))
-        if sum(some.nbytes for some in self._selections.values()) > SELECTION_BYTES:
+        held = [*self._selections.values()]  # at once: others may add theirs meanwhile
+        if sum(some.nbytes for some in held) > SELECTION_BYTES:
             self._selections.clear()
         self._selections[wanted.key] = selection
         return selection

@@ -248,3 +248,23 @@ def test_updates_of_a_vector_and_its_payload_at_one_time_lose_neither(index, fir
         thread.join()
     assert {1: vector(1, 5), 2: vector(2, 5)} == contents(index)
     assert [{"color": "green"}, {"color": "white"}] == index.payloads([1, 2])
+
+
+def test_filters_are_remembered_while_others_are(index):
+    """Another thread selects with its filter in the middle of counting what is remembered."""
+    fill(index, range(20))
+    for i in range(10):
+        index.search(vector(1), filter=[i])
+    held = [part._selections for part in index._engine.view.searches]
+    assert all(held)
+
+    class Meddling:
+        @property
+        def nbytes(self):
+            for selections in held:
+                selections[object()] = self
+            return 0
+
+    for selections in held:
+        selections[0] = Meddling()
+    assert [15] == index.search(vector(15), filter=[15]).ids.tolist()
