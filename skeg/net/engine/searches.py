@@ -2,9 +2,9 @@
 
 To wake a thread and to be woken by it takes longer than a search of a graph in memory, and a batch of such searches is
 no quicker than one after the other. So they are answered on the thread of the loop, a few for each connection at a
-time: 117,659 x 384, 8 connections that ask for one query at a time, 1.5 times as many queries a second, and their
-longest waits half as long. When such a search takes long, as its pages have to be read from the disk, threads answer
-for a while.
+time: 117,659 x 384 on two processors, 8 connections that ask for one query at a time, 24,100 queries a second instead
+of 15,400 with two threads, and a p99 of 0.5 ms instead of 0.9. When such a search takes long, as its pages have to be
+read from the disk, threads answer for a while.
 
 Which searches go together, and to which thread, is decided on the thread of the loop alone, so nothing is locked. Of
 those that arrive while all threads are busy, one call takes as many as there are.
