@@ -29,7 +29,11 @@ _port = click.IntRange(0, 65_535)
     "--mode", type=click.Choice(["rw", "serve"]), help="serve: for reading only, writes nothing. [default: rw]"
 )
 @click.option("--shards", type=int, help="Shards of a database that is made. [default: 1]")
-@click.option("--workers", type=int, help="Threads that search, in each process. [default: one for each processor]")
+@click.option(
+    "--workers",
+    type=int,
+    help="Threads that answer all searches, in each process. [default: one for each processor, but for quick searches]",
+)
 @click.option("--processes", type=int, help="Processes that share the ports, with --mode serve. [default: 1]")
 @click.option(
     "--durability",
