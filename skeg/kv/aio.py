@@ -242,6 +242,13 @@ class AsyncStore:
         """
         return self._parts.of(key).size_bound(key)
 
+    def use_kernels(self) -> None:
+        """Load what Numba makes of the writing of batches, which is else done in the background when many were written.
+
+        Compiled for the first time on a machine, it takes some seconds, else 20 ms.
+        """
+        self._parts.use_kernels()
+
     def close(self) -> None:
         """Commit what was submitted and end the thread; closing twice is allowed. The store stays open."""
         with self._work:

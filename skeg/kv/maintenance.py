@@ -112,6 +112,7 @@ class Maintenance:
         self._wake = threading.Condition(threading.Lock())
         self._tidy = False
         self._pairs = 0
+        self._has_kernels = False
         self._sync_at: float | None = None
         self._thread: threading.Thread | None = None
         self._loader: threading.Thread | None = None
@@ -132,8 +133,14 @@ class Maintenance:
     def batch_written(self, pairs: int) -> None:
         """A batch was written: a store that is being filled deserves the kernels for that, once they are loaded."""
         self._pairs += pairs
-        if self._pairs >= _KERNEL_PAIRS and self._loader is None:
+        if self._pairs >= _KERNEL_PAIRS and self._loader is None and not self._has_kernels:
             self._load_soon()
+
+    def use_kernels(self) -> None:
+        """Load the kernels in the thread that asks for it, without rest."""
+        for shard in self._shards:
+            shard.use_kernels()
+        self._has_kernels = True
 
     def stop(self) -> None:
         """End the threads; what is left undone is taken up again when the store is opened."""
@@ -188,8 +195,7 @@ class Maintenance:
         pace = Pace(self._stop)
         pace.backlog = _LOADING_BACKLOG
         with resting(pace):
-            for shard in self._shards:
-                shard.use_kernels()
+            self.use_kernels()
 
     def _sync_if_due(self) -> None:
         if self._due():

@@ -59,3 +59,8 @@ class Parts:
         """So many pairs were written together."""
         if self.maintenance is not None:
             self.maintenance.batch_written(pairs)
+
+    def use_kernels(self) -> None:
+        """Load the kernels of all shards now."""
+        if self.maintenance is not None:
+            self.maintenance.use_kernels()

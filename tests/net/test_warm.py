@@ -23,8 +23,8 @@ def cache(tmp_path, monkeypatch):
 def test_kernels_are_compiled_once_on_a_machine(cache, monkeypatch):
     used = []
     monkeypatch.setattr(warm, "_use_everything", used.append)
-    warm.compile_kernels()
-    warm.compile_kernels()
+    assert warm.compile_kernels()
+    assert warm.compile_kernels()
     assert 1 == len(used)
     assert (cache / warm.MARK).exists()
     assert not used[0].parent.exists()
@@ -37,9 +37,31 @@ def test_a_server_starts_where_kernels_can_not_be_compiled_ahead(cache, monkeypa
 
     monkeypatch.setattr(warm, "_use_everything", fail)
     with caplog.at_level(logging.WARNING, "skeg.server"):
-        warm.compile_kernels()
+        assert not warm.compile_kernels()
     assert str(error) in caplog.text
     assert not (cache / warm.MARK).exists()
+
+
+def test_a_folder_that_keeps_nothing_is_found_out_before_a_minute_has_passed(cache, monkeypatch, caplog):
+    cache.parent.mkdir()
+    cache.write_bytes(b"")  # where a folder should be
+    monkeypatch.setattr(warm, "_use_everything", pytest.fail)
+    assert not warm.compile_kernels()
+    assert "when they are needed" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["r", "rw"])
+def test_what_changes_need_is_loaded_before_ports_open_if_there_may_be_any(cache, monkeypatch, tmp_path, mode):
+    used = []
+    skeg.open(tmp_path / "data").close()
+    cache.mkdir(parents=True)
+    (cache / warm.MARK).touch()
+    monkeypatch.setattr(warm, "_use_everything", used.append)
+    with skeg.open(tmp_path / "data", mode=mode) as database:
+        warm.warm(database)
+        assert (mode == "rw") == bool(used)
+        maintenance = database.kv._parts.maintenance
+        assert (mode == "rw") == (maintenance is not None and maintenance._has_kernels)
 
 
 def test_everything_that_clients_may_ask_for_is_used(tmp_path):

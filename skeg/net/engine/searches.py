@@ -3,8 +3,8 @@
 To wake a thread and to be woken by it takes longer than a search of a graph in memory, and a batch of such searches is
 no quicker than one after the other. So they are answered on the thread of the loop, a few for each connection at a
 time: 117,659 x 384 on two processors, 8 connections that ask for one query at a time, 24,100 queries a second instead
-of 15,400 with two threads, and a p99 of 0.5 ms instead of 0.9. When such a search takes long, as its pages have to be
-read from the disk, threads answer for a while.
+of 15,400 with two threads, and a p99 of 0.5 ms instead of 0.9. When such searches take long again and again, as their
+pages have to be read from the disk, threads answer for a while.
 
 Which searches go together, and to which thread, is decided on the thread of the loop alone, so nothing is locked. Of
 those that arrive while all threads are busy, one call takes as many as there are.
@@ -39,6 +39,9 @@ SLOW_S = 0.002
 
 SLOW_SHARE = 0.05
 """Share of the time of the loop that such queries may take: for the rest threads answer."""
+
+SLOW_CREDIT_S = 0.02
+"""Seconds that they may take in a row. Now and then one is slow because another process has the processor."""
 
 SHARE_MIN = 4
 """Queries below which it is not worth while to wake another thread for a part of them."""
@@ -125,7 +128,9 @@ class SearchPool:
         self._queues: dict[Any, deque[Search]] = {}
         self._work: SimpleQueue[list[Search] | None] = SimpleQueue()
         self._idle = workers
-        self._at_once_from = 0.0 if is_at_once else math.inf
+        self._is_at_once = is_at_once
+        # When the slow queries so far would all have fitted into their share: a time to come means they did not.
+        self._slow_until = 0.0
         self.depth = 0
         self.nbytes = 0  # of queries that wait
         self._threads: list[threading.Thread] = []
@@ -133,7 +138,7 @@ class SearchPool:
     @property
     def is_at_once(self) -> bool:
         """Whether `at_once` is to answer quick queries now, rather than threads."""
-        return time.perf_counter() >= self._at_once_from
+        return self._is_at_once and self._slow_until - time.perf_counter() <= SLOW_CREDIT_S / SLOW_SHARE
 
     def at_once(self, plan: Plan, queries: bytes, count: int | None, encode: Encode) -> bytes | SkegError:
         """The answer to a search with a quick plan, or why there is none; arguments as of `Search`."""
@@ -145,7 +150,7 @@ class SearchPool:
             answer = failure(error)
         took = time.perf_counter() - began
         if took > SLOW_S * (count or 1):
-            self._at_once_from = began + took / SLOW_SHARE
+            self._slow_until = max(self._slow_until, began) + took / SLOW_SHARE
         self._batch_sizes(count or 1)
         return answer
 
