@@ -242,7 +242,7 @@ class Compaction:
         finally:
             output.discard()
         segment = self._publish(output)
-        self._switch(segment, hashes, old, new)
+        self._switch(hashes, old, new)
         before = sum(source.end for source in self.sources)
         with self.shard.lock:
             self.shard.retired |= set(self.sources)
@@ -342,7 +342,7 @@ class Compaction:
             raise
         return segment
 
-    def _switch(self, segment: Segment, hashes: U64, old: U64, new: U64) -> None:
+    def _switch(self, hashes: U64, old: U64, new: U64) -> None:
         """Let the index point to the copies."""
         shard = self.shard
         for row in np.flatnonzero((old & np.uint64(fmt.SIZE_MASK)) == fmt.SIZE_MASK).tolist():
@@ -358,15 +358,11 @@ class Compaction:
                     moved = shard.index.move(hashes[rows], old[rows], new[rows])
                     shard.log.relocate(sources, old, new, seen)
                     done += len(rows)
-                    self._count_dead(segment, new[rows[~moved]])
+                    shard.records.count_dead_many(new[rows[~moved]])
                 self.pause()
         finally:
             with shard.lock:
-                self._count_dead(segment, new[order[done:]])  # interrupted: the sources are still in use
-
-    def _count_dead(self, segment: Segment, locations: U64) -> None:
-        for location in locations.tolist():
-            segment.dead += fmt.unpack_location(location)[2] or self.shard.records.large[location]
+                shard.records.count_dead_many(new[order[done:]])  # interrupted: the sources are still in use
 
 
 class DiskFullError(StorageError):

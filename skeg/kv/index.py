@@ -24,6 +24,7 @@ from skeg.kv.format import SEGMENT_SHIFT
 from skeg.kv.table import FILL, HOMES_MAX, TOP_BITS, TOP_SHIFT, USED, Table, end_of
 
 U64 = npt.NDArray[np.uint64]
+I64 = npt.NDArray[np.int64]
 
 # One above the last hash: where walks over all tables end.
 HASH_END = 1 << 64
@@ -147,18 +148,23 @@ class Index:
 
     # Calls for many
 
-    def insert_new(self, hashes: U64, locations: U64) -> tuple[list[int], list[int]]:
-        """Add the entries whose hash has none yet; return the positions of the others.
+    def insert_new(self, hashes: U64, locations: U64) -> tuple[I64, U64]:
+        """Add the entries whose hash has none yet.
 
-        And with each the location that its hash has already, 0 if it has several.
-
-        Pair by pair in order: the second of two equal hashes is one of the others. This is `find` and `insert` in one
-        loop without calls, as it is what writing many values costs.
+        Pair by pair in order: the second of two equal hashes is not added. This is `find` and `insert` in one loop
+        without calls, as it is what writing many values costs.
 
         Parameters
         ----------
         hashes, locations : array of uint64, shape (n,)
             The entries.
+
+        Returns
+        -------
+        present : array of int64, shape (m,)
+            Positions of those that were not added.
+        there : array of uint64, shape (m,)
+            The location that the hash of each has already, 0 if it has several.
         """
         if self._insert_kernel is not None and len(hashes) >= _KERNEL_ENTRIES:
             return self._insert_new_by_kernel(self._insert_kernel, hashes, locations)
@@ -189,11 +195,9 @@ class Index:
                 self._lay_out(table, key_hash)
                 directory, directory_shift = self._directory, self._shift
         self._count = before + len(hashes) - len(present)
-        return present, there
+        return np.array(present, np.int64), np.array(there, np.uint64)
 
-    def _insert_new_by_kernel(
-        self, kernel: Callable[..., Any], hashes: U64, locations: U64
-    ) -> tuple[list[int], list[int]]:
+    def _insert_new_by_kernel(self, kernel: Callable[..., Any], hashes: U64, locations: U64) -> tuple[I64, U64]:
         present, there = np.empty(len(hashes), np.int64), np.empty(len(hashes), np.uint64)
         before, done, count = self._count, 0, 0
         while done < len(hashes):
@@ -210,7 +214,7 @@ class Index:
                     self._changeable(table, key_hash)
                 else:
                     self._lay_out(table, key_hash)
-        return present[:count].tolist(), there[:count].tolist()
+        return present[:count], there[:count]
 
     def _addresses(self, hashes: U64) -> tuple[list[Table], U64]:
         """The tables that some hashes belong to, and by number the addresses that kernels know them by."""

@@ -8,10 +8,13 @@ import numpy as np
 
 from skeg.errors import CorruptError
 from skeg.kv import format as fmt
-from skeg.kv.batches import I64
+from skeg.kv.batches import I64, U64
 from skeg.kv.index import Index
 from skeg.kv.log import Log
 from skeg.kv.segments import Folder, Segment
+
+# Records below which it is as quick to count one after the other.
+_COUNTED_ALONE = 128
 
 
 class Records:
@@ -99,20 +102,30 @@ class Records:
             raise CorruptError(segment.path, "the file ends in a record", offset=offset)
         return data[fmt.RECORD_BYTES :] if fmt.unpack_klen(data) == klen else None
 
-    def note_large(self, locations: list[int], sizes: I64) -> None:
-        """Remember the sizes of records that their locations don't tell."""
+    def note_large(self, locations: U64, sizes: I64) -> None:
+        """Remember the sizes (n,) of records that their locations (n,) don't tell."""
         if sizes.max() >= fmt.LARGE_BYTES:
-            for i in np.flatnonzero(sizes >= fmt.LARGE_BYTES).tolist():
-                self.large[locations[i]] = int(sizes[i])
+            which = sizes >= fmt.LARGE_BYTES
+            self.large.update(zip(locations[which].tolist(), sizes[which].tolist(), strict=True))
 
-    def count_dead(self, locations: Sequence[int], sign: int = 1) -> None:
-        """Count the bytes of records that no longer count, or do again; 0 is none."""
-        folder, large = self._folder, self.large
-        for location in locations:
-            if location:
-                size = location & fmt.SIZE_MASK
-                nbytes = large[location] if size == fmt.SIZE_MASK else size << 3
-                folder[location >> fmt.SEGMENT_SHIFT].dead += sign * nbytes
+    def count_dead(self, location: int, sign: int = 1) -> None:
+        """Count the bytes of a record that no longer counts, or does again; 0 is none."""
+        if location:
+            size = location & fmt.SIZE_MASK
+            nbytes = self.large[location] if size == fmt.SIZE_MASK else size << 3
+            self._folder[location >> fmt.SEGMENT_SHIFT].dead += sign * nbytes
+
+    def count_dead_many(self, locations: U64) -> None:
+        """Count the bytes of records that no longer count; none of the locations (n,) is 0."""
+        words = (locations & np.uint64(fmt.SIZE_MASK)).astype(np.int64)
+        if len(words) < _COUNTED_ALONE or words.max() == fmt.SIZE_MASK:
+            for location in locations.tolist():
+                self.count_dead(location)
+            return
+        numbers, which = np.unique(locations >> np.uint64(fmt.SEGMENT_SHIFT), return_inverse=True)
+        sums = np.bincount(which, words << 3)  # as doubles, which are exact for as many bytes as there are
+        for number, nbytes in zip(numbers.tolist(), sums.tolist(), strict=True):
+            self._folder[number].dead += int(nbytes)
 
 
 def _no_file(_: int, __: int) -> bytes:

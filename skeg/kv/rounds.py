@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from array import array
+
 from skeg.durability import Durability
 from skeg.errors import StorageError
+from skeg.kv.batches import U64
 from skeg.kv.cache import Written
 from skeg.kv.segments import Segment
 
@@ -26,7 +29,7 @@ class Extent:
 class Round:
     """Records that are committed together, and how to take them back.
 
-    The three lists say what the records did to the index: the slot of `hashes[i]` that was `olds[i]` (0: none) became
+    Three arrays say what the records did to the index: the slot of `hashes[i]` that was `olds[i]` (0: none) became
     `news[i]` (0: none).
     """
 
@@ -47,9 +50,7 @@ class Round:
 
     def __init__(self) -> None:
         self.extents: list[Extent] = []
-        self.hashes: list[int] = []
-        self.olds: list[int] = []
-        self.news: list[int] = []
+        self.hashes, self.olds, self.news = array("Q"), array("Q"), array("Q")
         # Hashes of keys that it deletes.
         self.deleted: set[int] = set()
         # What was withdrawn from the cache until this is committed.
@@ -68,16 +69,23 @@ class Round:
 
     def finish(self, error: StorageError | None = None) -> None:
         """It was committed or has failed: let go of all but that."""
-        self.extents, self.hashes, self.olds, self.news = [], [], [], []
+        self.extents = []
+        self.hashes, self.olds, self.news = array("Q"), array("Q"), array("Q")
         self.deleted, self.written = set(), {}
         self.error = error
         self.done = True
 
-    def add(self, hashes: list[int], olds: list[int], news: list[int]) -> None:
-        """Remember changes of the index."""
-        self.hashes += hashes
-        self.olds += olds
-        self.news += news
+    def add(self, hashed: int, old: int, new: int) -> None:
+        """Remember a change of the index."""
+        self.hashes.append(hashed)
+        self.olds.append(old)
+        self.news.append(new)
+
+    def add_many(self, hashes: U64, olds: U64, news: U64) -> None:
+        """Remember changes of the index, arrays (n,)."""
+        self.hashes.frombytes(hashes.tobytes())
+        self.olds.frombytes(olds.tobytes())
+        self.news.frombytes(news.tobytes())
 
     def write(self, written: Written) -> None:
         """Remember what was withdrawn from the cache; a key that is written again counts once."""

@@ -289,48 +289,45 @@ class Shard:
         locations = fmt.pack_locations(segment.id, batch.offsets(offset) >> 3, batch.sizes >> 3)
         written = self.cache.withdraw(items)
         olds = self._enter(list(items), hashes, locations, written)
-        names, news = hashes.tolist(), locations.tolist()
-        self.records.note_large(news, batch.sizes)
+        self.records.note_large(locations, batch.sizes)
         round_ = self.log.stage(data, seq + len(items) - 1, level, overhead=fmt.RECORD_BYTES)
         round_.write(written)
-        round_.add(names, olds, news)
+        round_.add_many(hashes, olds, locations)
         return round_
 
-    def _enter(self, keys: list[bytes], hashes: U64, news: U64, known: Collection[bytes]) -> list[int]:
+    def _enter(self, keys: list[bytes], hashes: U64, news: U64, known: Collection[bytes]) -> U64:
         """Enter a batch in the index; the old location of each key, or 0. Those that are known have one."""
         present, there = self.index.insert_new(hashes, news)
-        olds = [0] * len(keys)
-        if not present:
+        olds = np.zeros(len(keys), np.uint64)
+        if not len(present):
             return olds
-        if len(present) == len(known) == len(keys) and 0 not in there:  # a matter of speed
+        if len(present) == len(known) == len(keys) and there.all():  # a matter of speed
             self._point_many(hashes, there, news)
             return there
         mine = set(news.tolist())  # other keys' records, not staged yet
         some = hashes[present]
         try:
-            entries = [*zip(some.tolist(), there, strict=True)]
-            found = self.records.find_many([keys[i] for i in present], entries, mine, known)
+            entries = [*zip(some.tolist(), there.tolist(), strict=True)]
+            found = self.records.find_many([keys[i] for i in present.tolist()], entries, mine, known)
         except BaseException:
             for key in known:
                 self.cache.discard(key)
-            skipped = set(present)
-            for i, (hashed, new) in enumerate(zip(hashes.tolist(), news.tolist(), strict=True)):
-                if i not in skipped:
-                    self.index.remove(hashed, new)
+            entered = np.delete(np.arange(len(keys)), present)
+            for hashed, new in zip(hashes[entered].tolist(), news[entered].tolist(), strict=True):
+                self.index.remove(hashed, new)
             raise
-        self._point_many(some, found, news[present])
-        for i, old in zip(present, found, strict=True):
-            olds[i] = old
+        olds[present] = found
+        self._point_many(some, olds[present], news[present])
         return olds
 
-    def _point_many(self, hashes: U64, olds: list[int], news: U64) -> None:
+    def _point_many(self, hashes: U64, olds: U64, news: U64) -> None:
         """`_point` for many."""
-        if 0 in olds:  # other keys have the same hashes: once in 2**64 keys, or if somebody chose them
-            for entry in zip(hashes.tolist(), olds, news.tolist(), strict=True):
+        if not olds.all():  # other keys have the same hashes: once in 2**64 keys, or if somebody chose them
+            for entry in zip(hashes.tolist(), olds.tolist(), news.tolist(), strict=True):
                 self._point(*entry)
             return
-        self.index.replace_many(hashes, np.array(olds, np.uint64), news)
-        self.records.count_dead(olds)
+        self.index.replace_many(hashes, olds, news)
+        self.records.count_dead_many(olds)
 
     def append(self, key: bytes, value: bytes, level: Durability) -> tuple[int, Round]:
         """Add to the end of a key's value; the new length."""
@@ -402,20 +399,20 @@ class Shard:
         round_ = self.log.stage(record, seq, level)
         round_.write(self.cache.withdraw({key: value}))
         self._point(hashed, old, new)
-        round_.add([hashed], [old], [new])
+        round_.add(hashed, old, new)
         return round_
 
     def _retire(self, hashes: list[int], olds: list[int], round_: Round) -> None:
         """Take deleted keys out of the index."""
         for hashed, old in zip(hashes, olds, strict=True):
             self._point(hashed, old, 0)
-        round_.add(hashes, olds, [0] * len(olds))
+            round_.add(hashed, old, 0)
         round_.deleted.update(hashes)
 
     def _point(self, hashed: int, old: int, new: int) -> None:
         """Let the slot of `old` (0: none) say `new` (0: none), and keep count of dead bytes."""
         self._swap(hashed, old, new)
-        self.records.count_dead([old])
+        self.records.count_dead(old)
 
     def _swap(self, hashed: int, old: int, new: int) -> None:
         if old and new:
@@ -432,7 +429,7 @@ class Shard:
         changes = zip(reversed(round_.hashes), reversed(round_.olds), reversed(round_.news), strict=True)
         for hashed, old, new in changes:
             self._swap(hashed, new, old)
-            self.records.count_dead([old], -1)
+            self.records.count_dead(old, -1)
 
     def read(self, segment: Segment, offset: int, length: int) -> bytes:
         """Read a range of a segment, fewer bytes at its end; call without the lock."""

@@ -31,8 +31,8 @@ def insert_new(index, hashes, locations):
             expected.append(known[key_hash][0] if len(known[key_hash]) == 1 else 0)
         else:
             known[key_hash] = [location]
-    assert expected == there
-    return present
+    assert expected == there.tolist()
+    return present.tolist()
 
 
 class NaiveIndex:

@@ -708,14 +708,15 @@ def test_an_undone_location_follows_its_copy(bench):
     seen: dict[Round, int] = {}
     with bench.lock:
         round_ = bench.log.staging
-        round_.add([1, 2, 3], [old[1], other, 0], [21, 22, 23])
+        round_.add_many(*(np.array(each, np.uint64) for each in ([1, 2, 3], [old[1], other, 0], [21, 22, 23])))
         bench.log.relocate({3}, *copies, seen)
-        assert [8, other, 0] == round_.olds
+        assert [8, other, 0] == list(round_.olds)
         # What was staged since is looked at by the next call.
-        round_.add([4, 5], [old[2], old[0]], [24, 25])
+        round_.add(4, old[2], 24)
+        round_.add(5, old[0], 25)
         bench.log.relocate({3}, *copies, seen)
-        assert [8, other, 0, 9, 7] == round_.olds
-        assert [21, 22, 23, 24, 25] == round_.news
+        assert [8, other, 0, 9, 7] == list(round_.olds)
+        assert [21, 22, 23, 24, 25] == list(round_.news)
 
 
 def test_a_segment_knows_nothing_of_its_durability_at_first():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -92,15 +93,20 @@ def test_threads_answer_everything_if_their_number_is_given(talk, built, threads
     assert {"skeg-search"} == {*threads_used}
 
 
-def test_when_a_search_took_long_threads_answer_for_a_while(talk, built, threads_used, monkeypatch):
+@pytest.mark.parametrize("forgiven", [0, 1, 3])
+def test_when_searches_took_long_again_and_again_threads_answer_for_a_while(
+    talk, built, threads_used, monkeypatch, forgiven
+):
     _, vectors = built
     replies = b"".join(expected(built, row) for row in range(40))
-    # One is slow, whichever comes first: those behind it go to threads.
-    monkeypatch.setattr(searches, "SLOW_S", 0.0)
-    monkeypatch.setattr(searches, "SLOW_SHARE", 1e-9)
+    # Each takes a second, which is one time the credit divided by `forgiven`, and hours of a share so small.
+    clock = iter(range(10_000))
+    monkeypatch.setattr(searches, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    monkeypatch.setattr(searches, "SLOW_SHARE", 1e-6)
+    monkeypatch.setattr(searches, "SLOW_CREDIT_S", forgiven + 0.5)
     assert replies == found(talk, built, b"".join(map(request, vectors[:40])))
-    assert threads_used[0] != "skeg-search"
-    assert {"skeg-search"} == {*threads_used[1:]}
+    assert "skeg-search" not in threads_used[: forgiven + 1]
+    assert {"skeg-search"} == {*threads_used[forgiven + 1 :]}
 
 
 def test_loop_and_threads_by_turns_answer_in_order(talk, built, threads_used, monkeypatch):

@@ -41,8 +41,9 @@ class Run:
         return [[self.name, *arguments] for arguments in zip(*self.columns, strict=True)]
 
 
-# A command of two words, up to the second.
-_HEAD = re.compile(rb"\*2\r\n\$([0-9]{1,2})\r\n([A-Za-z.]+)\r\n\$([0-9]{1,3})\r\n")
+# A command of two words, or of three, up to the second; and what is between the second and the third.
+_HEAD = re.compile(rb"\*([23])\r\n\$([0-9]{1,2})\r\n([A-Za-z.]+)\r\n\$([0-9]{1,3})\r\n")
+_BETWEEN = re.compile(rb"\r\n\$([0-9]{1,3})\r\n")
 
 
 def find_run(data: bytes) -> Run | None:
@@ -53,14 +54,40 @@ def find_run(data: bytes) -> Run | None:
     data : bytes
         From the beginning of a command.
     """
+    if data[-2:] != b"\r\n":
+        return None
+    return _find_alike(data) or _find_by_columns(data)
+
+
+def _find_alike(data: bytes) -> Run | None:
+    """A run of commands whose words have the same sizes."""
     head = _HEAD.match(data)
-    if head is not None and data[-2:] == b"\r\n":
-        # If words of the same length are all that stands between heads that are the same, then no head is in a word.
-        words = data[head.end() : -2].split(b"\r\n" + head[0])
-        if len(words) >= RUN_MIN and {*map(len, words)} == {int(head[3])} and int(head[1]) == len(head[2]):
-            return Run(head[2], [words])
+    if head is None or int(head[2]) != len(head[3]):
+        return None
+    # If words of those sizes are all that stands between heads that are the same, then no head is in a word.
+    size = int(head[4])
+    words = data[head.end() : -2].split(b"\r\n" + head[0])
+    if len(words) < RUN_MIN:
+        return None
+    if head[1] == b"2":
+        return Run(head[3], [words]) if {*map(len, words)} == {size} else None
+    between = _BETWEEN.match(data, head.end() + size)
+    if between is None:
+        return None
+    # Of words of one size, each has to hold such a piece for its halves to be shorter; so none has two.
+    halves = between[0].join(words).split(between[0])
+    keys, values = halves[::2], halves[1::2]
+    if {*map(len, words)} != {size + len(between[0]) + int(between[1])} or len(halves) != 2 * len(words):
+        return None
+    if {*map(len, keys)} != {size} or {*map(len, values)} != {int(between[1])}:
+        return None
+    return Run(head[3], [keys, values])
+
+
+def _find_by_columns(data: bytes) -> Run | None:
+    """A run of any commands of one name, word by word."""
     n_words = data[1] - 0x30 if data[:1] == b"*" and data[2:4] == b"\r\n" else 0
-    if not 2 <= n_words <= _WORDS_MAX or data[-2:] != b"\r\n":
+    if not 2 <= n_words <= _WORDS_MAX:
         return None
     tokens = data.split(b"\r\n")
     tokens.pop()
