@@ -207,6 +207,23 @@ class VectorIndex:
             fragment = self.fragments[shard_of(int(vector_id), len(self.fragments))]
         return vector_id in fragment
 
+    def contains(self, ids: Any) -> Any:
+        """Whether ids are stored, of many by one call; ``17 in index`` tells of anything.
+
+        Parameters
+        ----------
+        ids : int or array_like (n,) of integers
+
+        Returns
+        -------
+        bool for one id, ndarray (n,) of bool for many
+        """
+        wanted, is_single = as_some_ids(ids)
+        held = np.empty(len(wanted), np.bool_)
+        for fragment, rows in self._divided(wanted):
+            held[rows] = fragment.contains(wanted[rows])
+        return bool(held[0]) if is_single else held
+
     def _divided(self, ids: Ids) -> Iterator[tuple[Index, npt.NDArray[np.int64]]]:
         """Each fragment that some of the ids (n,) belong to, with their rows."""
         if self._only is not None:
@@ -252,7 +269,7 @@ class VectorIndex:
         wanted, given, some = self._checked(ids, vectors, payloads, durability)
         parts = list(self._divided(wanted))
         if on_conflict == "error":
-            held = np.flatnonzero([i in self for i in wanted.tolist()])
+            held = np.flatnonzero(self.contains(wanted))
             if len(held):
                 found = f"id {wanted[held[0]]}, which the index holds"
                 raise VectorError("ids", expected="new ids", found=found, row=int(held[0]))
@@ -284,9 +301,9 @@ class VectorIndex:
         if vectors is None and payloads is None:
             raise ParameterError("vectors", None, "vectors, payloads or both")
         wanted, given, some = self._checked(ids, vectors, payloads, durability)
-        missing = next((i for i in wanted.tolist() if i not in self), None)
-        if missing is not None:
-            raise NotFoundError(f"id {missing} is not in the index {self.name!r}")
+        held = self.contains(wanted)
+        if not held.all():
+            raise NotFoundError(f"id {wanted[int(held.argmin())]} is not in the index {self.name!r}")
         return sum(
             fragment.update(
                 wanted[rows],

@@ -323,7 +323,7 @@ def test_a_crash_in_mid_replacement_is_mended_by_the_next_build(tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("pid", [DEAD_PID, os.getpid()])
+@pytest.mark.parametrize("pid", [DEAD_PID, os.getpid()], ids=["dead", "own"])
 def test_what_a_dead_process_left_is_removed_by_the_next_build(tmp_path, name, pid):
     """Our own pid too: after a restart, a container's first process has the number of the one that died."""
     leftover(tmp_path / name, pid=pid)

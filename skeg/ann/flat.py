@@ -22,7 +22,7 @@ from skeg.ann.params import DIM_MAX, RERANK, ROWS_MAX
 from skeg.ann.quantizers import KINDS
 from skeg.ann.recall import recall_at_k
 from skeg.ann.transform import Float32s
-from skeg.checks import RESERVED_ID, as_choice, as_ids, as_int, as_queries, as_vectors
+from skeg.checks import RESERVED_ID, as_choice, as_int, as_queries, as_some_ids, as_vectors
 from skeg.errors import ClosedError, CorruptError, FormatError, NotFoundError, ReadOnlyError
 from skeg.files import AnyPath, BuildFolder
 
@@ -240,8 +240,7 @@ class FlatIndex:
         NotFoundError
             An id that the index does not hold; the message names the first.
         """
-        is_single = np.ndim(ids) == 0
-        wanted = as_ids([ids] if is_single else ids, 1 if is_single else len(ids))
+        wanted, is_single = as_some_ids(ids)
         rows = self._find(wanted)
         if (rows < 0).any():
             raise NotFoundError(f"id {int(wanted[int((rows < 0).argmax())])} is not in {self!r}")
@@ -261,6 +260,26 @@ class FlatIndex:
         if not isinstance(vector_id, int | np.integer) or not 0 <= int(vector_id) < RESERVED_ID:
             return False
         return bool(self._find(np.array([vector_id], np.uint64))[0] >= 0)
+
+    def contains(self, ids: Any) -> Any:
+        """Whether ids are stored, of many by one call; ``17 in index`` tells of anything.
+
+        Parameters
+        ----------
+        ids : int or array_like (n,) of integers
+
+        Returns
+        -------
+        bool for one id, ndarray (n,) of bool for many
+
+        Raises
+        ------
+        VectorError
+            What can't be an id.
+        """
+        wanted, is_single = as_some_ids(ids)
+        held = self._find(wanted) >= 0
+        return bool(held[0]) if is_single else held
 
     @property
     def path(self) -> Path | None:

@@ -291,7 +291,7 @@ class Index(Writable):
             An id that the index does not hold; the message names the first.
         """
         wanted, is_single = as_some_ids(ids)
-        check_found(self._searcher.find(wanted)[1], wanted, self._path)
+        check_found(self._searcher.holds(wanted), wanted, self._path)
         found = payloads_of(self._parts(), wanted, len(wanted))
         return found[0] if is_single else found
 
@@ -307,7 +307,27 @@ class Index(Writable):
         self._searcher.check_open()
         if not isinstance(vector_id, int | np.integer) or not 0 <= int(vector_id) < RESERVED_ID:
             return False
-        return bool(self._searcher.find(np.array([vector_id], np.uint64))[1][0])
+        return bool(self._searcher.holds(np.array([vector_id], np.uint64))[0])
+
+    def contains(self, ids: Any) -> Any:
+        """Whether ids are stored, of many by one call; ``17 in index`` tells of anything.
+
+        Parameters
+        ----------
+        ids : int or array_like (n,) of integers
+
+        Returns
+        -------
+        bool for one id, ndarray (n,) of bool for many
+
+        Raises
+        ------
+        VectorError
+            What can't be an id.
+        """
+        wanted, is_single = as_some_ids(ids)
+        held = self._searcher.holds(wanted)
+        return bool(held[0]) if is_single else held
 
     @property
     def path(self) -> Path:

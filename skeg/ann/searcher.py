@@ -178,6 +178,13 @@ class GraphSearcher:
         find_rows(segment.ids, segment.id_order, ids, rows)
         return segment.vectors[rows], rows >= 0
 
+    def holds(self, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Whether each id (n,) is there."""
+        segment = self.open_segment()
+        rows = np.empty(len(ids), np.int64)
+        find_rows(segment.ids, segment.id_order, ids, rows)
+        return rows >= 0
+
     def ids(self) -> Ids:
         """All ids (n,), ascending; `CorruptError` if the file's order of them names rows that are not there."""
         segment = self.open_segment()

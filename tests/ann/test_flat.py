@@ -329,6 +329,11 @@ def test_lookups():
     assert ids[3] in index
     for other in (1, -1, 2**64, "3", 3.0, None):
         assert other not in index
+    assert [True, False, True] == index.contains([ids[3], 1, ids[0]]).tolist()
+    assert (True, False) == (index.contains(ids[3]), index.contains(1))
+    assert 0 == len(index.contains([]))
+    with pytest.raises(VectorError, match="ids"):
+        index.contains(-1)
     assert (5,) == index.get(int(ids[3])).shape
     assert (2, 5) == index.get(ids[:2]).shape
     assert (0, 5) == index.get([]).shape

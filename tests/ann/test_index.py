@@ -304,6 +304,16 @@ def test_ids_are_listed_in_order_and_looked_up(index):
     assert len(ids_of(N)) == len(index)
 
 
+def test_many_ids_are_looked_up_at_once(index):
+    held = ids_of(N)
+    assert [True, False, True, True] == index.contains([held[3], 99, held[0], held[3]]).tolist()
+    assert index.contains(held).all()
+    assert 0 == len(index.contains([]))
+    assert (True, False) == (index.contains(int(held[3])), index.contains(99))
+    with pytest.raises(VectorError, match="ids"):
+        index.contains([1, -1])
+
+
 def test_what_an_index_says_of_itself(index):
     assert (384, "cosine", "tq4", built()) == (index.dim, index.metric, index.kind, index.path)
     assert os.fspath(index) == str(built())
@@ -348,6 +358,7 @@ def test_closing_twice_is_allowed_and_all_else_raises_afterwards():
         lambda: index.get(5),
         index.ids,
         lambda: 5 in index,
+        lambda: index.contains([5]),
         index.stats,
         index.verify,
         lambda: index.evaluate(queries()),

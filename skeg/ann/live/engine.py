@@ -202,6 +202,10 @@ class LiveEngine:
         """Vectors (n, dim) of ids (n,), and whether each is there."""
         return self.settled(lambda view: view.find(ids))
 
+    def holds(self, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Whether each id (n,) is there."""
+        return self.settled(lambda view: view.holds(ids))
+
     def ids(self) -> Ids:
         """All ids (n,), ascending."""
         return self.settled(self._ids)

@@ -142,7 +142,7 @@ def _make(changes: list[Change]) -> list[Any]:
     index, level = changes[0].target, changes[0].level
     removals = [change for change in changes if isinstance(change, Remove)]
     if removals:
-        there = [change.id in index for change in removals]
+        there: list[Any] = index.contains([change.id for change in removals]).tolist()
         index.delete([change.id for change in removals], durability=level)
         return there
     puts = [change for change in changes if isinstance(change, Put)]
@@ -154,14 +154,15 @@ def _put(index: VectorIndex, puts: list[Put], level: Durability) -> None:
     ids = [i for put in puts for i in put.ids]
     payloads = [payload for put in puts for payload in put.payloads]
     vectors = np.frombuffer(b"".join([put.vectors for put in puts]), np.float32).reshape(len(ids), -1)
-    # Who sets a vector without a payload keeps the payload that is there.
-    keeps = [payload is None and i in index for i, payload in zip(ids, payloads, strict=True)]
-    kept = np.array(keeps, bool)
     wanted = np.array(ids, np.uint64)
+    # Who sets a vector without a payload keeps the payload that is there.
+    kept = np.array([payload is None for payload in payloads])
+    if kept.any():
+        kept &= index.contains(wanted)
     if kept.any():
         index.update(wanted[kept], vectors[kept], durability=level)
     if not kept.all():
-        given = [payload for payload, keep in zip(payloads, keeps, strict=True) if not keep]
+        given = [payload for payload, keep in zip(payloads, kept.tolist(), strict=True) if not keep]
         fresh = ~kept
         some = None if all(payload is None for payload in given) else given
         index.add(wanted[fresh], vectors[fresh], payloads=some, durability=level)

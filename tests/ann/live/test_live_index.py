@@ -44,6 +44,10 @@ def test_what_is_added_is_there_at_once(index):
     assert [vector(9), vector(5)] == index.get([9, 5]).tolist()
     assert 5 in index
     assert 6 not in index
+    assert [True, False, True] == index.contains([9, 6, 5]).tolist()
+    index.delete(9)
+    assert [False, True] == index.contains([9, 5]).tolist()
+    index.add(9, vector(9))
     assert [9] == index.search(vector(9), 1).ids.tolist()
 
 
