@@ -16,7 +16,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
-PYTEST := $(BIN)/python -m pytest
+# On all processors; a file's tests stay together, as they share what they build.
+PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
 
 .PHONY: help demo test lint lanes bench bench-kv bench-live bench-net soak soak-live soak-net compat coverage wheel clean
 
