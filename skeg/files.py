@@ -264,6 +264,7 @@ class WriterLock:
     def __init__(self, path: AnyPath) -> None:
         self.path = Path(path)
         self._descriptor: int | None = None
+        self._owner = 0
 
     def acquire(self) -> None:
         """Take the lock at once, or raise."""
@@ -279,11 +280,13 @@ class WriterLock:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"pid {os.getpid()} on host {socket.gethostname()}\n".encode())
             undo.pop_all()
-            self._descriptor = descriptor
+            self._descriptor, self._owner = descriptor, os.getpid()
 
     def release(self) -> None:
-        """Give the lock back; doing so twice is allowed."""
+        """Give the lock back; doing so twice is allowed. In the child of a fork: let go of the parent's lock."""
         if self._descriptor is not None:
+            if self._owner == os.getpid():
+                _unlock(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -317,6 +320,12 @@ def _lock(descriptor: int) -> None:
             os.lseek(descriptor, 0, os.SEEK_SET)
     else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _unlock(descriptor: int) -> None:
+    """Give a lock back now: else it would last until a child that was forked has closed its copy too."""
+    if sys.platform != "win32":
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _absolute(path: AnyPath) -> Path:

@@ -434,6 +434,34 @@ def test_another_process_holds_the_lock_until_it_dies(tmp_path):
         assert path.read_text().startswith(f"pid {os.getpid()} ")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no forks")
+def test_a_lock_that_is_given_back_is_free_though_a_child_has_a_copy(tmp_path):
+    lock = WriterLock(tmp_path / "lock")
+    lock.acquire()
+    copy = os.dup(lock._descriptor)  # as a child has it, until it comes to close it
+    try:
+        lock.release()
+        with WriterLock(tmp_path / "lock"):
+            pass
+    finally:
+        os.close(copy)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no forks")
+def test_a_child_that_lets_go_of_its_copy_frees_nothing(tmp_path, monkeypatch):
+    lock = WriterLock(tmp_path / "lock")
+    lock.acquire()
+    copy = os.dup(lock._descriptor)  # the parent's
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "getpid", lambda: -1)
+            lock.release()
+        with pytest.raises(LockedError):
+            WriterLock(tmp_path / "lock").acquire()
+    finally:
+        os.close(copy)
+
+
 def test_a_writer_that_has_not_signed_yet_is_unknown(tmp_path, monkeypatch):
     path = tmp_path / "lock"
     with WriterLock(path):
