@@ -434,7 +434,6 @@ def test_another_process_holds_the_lock_until_it_dies(tmp_path):
         assert path.read_text().startswith(f"pid {os.getpid()} ")
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no forks")
 def test_a_lock_that_is_given_back_is_free_though_a_child_has_a_copy(tmp_path):
     lock = WriterLock(tmp_path / "lock")
     lock.acquire()
@@ -447,7 +446,6 @@ def test_a_lock_that_is_given_back_is_free_though_a_child_has_a_copy(tmp_path):
         os.close(copy)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="there are no forks")
 def test_a_child_that_lets_go_of_its_copy_frees_nothing(tmp_path, monkeypatch):
     lock = WriterLock(tmp_path / "lock")
     lock.acquire()
