@@ -142,7 +142,7 @@ def _make(changes: list[Change]) -> list[Any]:
     index, level = changes[0].target, changes[0].level
     removals = [change for change in changes if isinstance(change, Remove)]
     if removals:
-        there: list[Any] = index.contains([change.id for change in removals]).tolist()
+        there: list[bool] = index.contains([change.id for change in removals]).tolist()
         index.delete([change.id for change in removals], durability=level)
         return there
     puts = [change for change in changes if isinstance(change, Put)]
