@@ -11,13 +11,14 @@
 #   make soak-net  mixed load on the server for an hour, every reply checked (SOAK_ARGS=--kill: kill it again and again)
 #   make compat  the server and clients of Redis, the published client, the first implementation (downloads them; needs cargo)
 #   make coverage, make wheel, make clean
-# Another interpreter: make demo PYTHON=python3.12
+# Another interpreter: make demo PYTHON=python3.12. More processes for the tests: make test JOBS=8
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
-# On all processors; a file's tests stay together, as they share what they build.
-PYTEST := $(BIN)/python -m pytest -n auto --dist loadfile
+# How many processes test at a time; the tests of a file stay together, as they share what they build.
+JOBS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: help demo test lint lanes bench bench-kv bench-live bench-net soak soak-live soak-net compat coverage wheel clean
 
