@@ -208,15 +208,12 @@ class VectorIndex:
         return vector_id in fragment
 
     def contains(self, ids: Any) -> Any:
-        """Whether ids are stored, of many by one call; ``17 in index`` tells of anything.
+        """Whether ids are stored: a bool for one, bools (n,) for many.
 
         Parameters
         ----------
-        ids : int or array_like (n,) of integers
-
-        Returns
-        -------
-        bool for one id, ndarray (n,) of bool for many
+        ids
+            As for `skeg.ann.Index.contains`.
         """
         wanted, is_single = as_some_ids(ids)
         held = np.empty(len(wanted), np.bool_)

@@ -262,20 +262,12 @@ class FlatIndex:
         return bool(self._find(np.array([vector_id], np.uint64))[0] >= 0)
 
     def contains(self, ids: Any) -> Any:
-        """Whether ids are stored, of many by one call; ``17 in index`` tells of anything.
+        """Whether ids are stored: a bool for one, bools (n,) for many.
 
         Parameters
         ----------
-        ids : int or array_like (n,) of integers
-
-        Returns
-        -------
-        bool for one id, ndarray (n,) of bool for many
-
-        Raises
-        ------
-        VectorError
-            What can't be an id.
+        ids
+            As for `skeg.ann.Index.contains`.
         """
         wanted, is_single = as_some_ids(ids)
         held = self._find(wanted) >= 0
