@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 
 import pytest
 
+from skeg.net.serve.web import WEB_MAX
 from tests.net.serving import ServerProcess, ask, eventually
 
 
@@ -35,6 +37,22 @@ def figures(server):
 
 def test_health(server):
     assert [200, 200, 404] == [server.get(path)[0] for path in ("/livez", "/readyz", "/nothing")]
+
+
+def test_who_opens_connections_for_metrics_without_end_is_refused(server):
+    """Those that say nothing end by themselves; here some end sooner, and there is room again."""
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(server.connect("metrics")) for _ in range(WEB_MAX)]
+        with server.connect("metrics") as refused, contextlib.suppress(ConnectionResetError):
+            assert b"" == refused.recv(1)
+        for sock in idle[:3]:
+            sock.close()
+        eventually(lambda: is_healthy(server))
+
+
+def is_healthy(server):
+    with contextlib.suppress(OSError):
+        return 200 == server.get("/livez")[0]
 
 
 def test_counts_grow_as_clients_ask(alone, filled):

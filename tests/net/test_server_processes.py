@@ -83,6 +83,23 @@ def test_a_process_that_dies_is_replaced(server):
     assert [] == [pid for pid in workers(server) if is_running(pid)]
 
 
+def test_while_a_process_is_missing_the_others_get_all_connections(filled):
+    """Here it stays missing: nobody waits for it, and neither does the end."""
+    never = "import skeg.net.serve.processes as p; p.RESTART_S = 3600.0; from skeg.cli import main; main()"
+    with ServerProcess(filled[0], "--mode", "serve", "--processes", "3", launcher=("-c", never)) as server:
+        with server.client() as client:
+            dead = pid_of(client)
+            os.kill(dead, signal.SIGKILL)
+            server.wait_for("process died")
+        alive = {*workers(server)} - {dead}
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(server.client()) for _ in range(6)]
+            assert [3, 3] == [*Counter(map(pid_of, clients)).values()]
+            assert alive == {*map(pid_of, clients)}
+        assert 0 == server.stop()
+        assert [] == [pid for pid in alive if is_running(pid)]
+
+
 def test_a_signal_to_the_whole_group(server):
     """As a terminal sends it: no process takes the place of one that was told to end."""
     for pid in [*workers(server), server.process.pid]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from skeg.net.serve.listeners import place_of
 
 RESTART_S = 1.0
-"""Seconds between two processes that take the place of one that died."""
+"""Seconds until another process takes the place of one that died."""
 
 _CHANNEL = getattr(socket, "SOCK_SEQPACKET", socket.SOCK_STREAM)
 
@@ -47,6 +47,8 @@ class Processes:
         self._log = logging.getLogger("skeg.server")
         self._channels: list[socket.socket | None] = [None] * count
         self._pids: list[int] = [0] * count
+        # When which are to be started in the place of those that died.
+        self._due: dict[int, float] = {}
         self._next = 0
         self._is_stopping = False
 
@@ -67,12 +69,13 @@ class Processes:
                 self._fork(number)
             started()
             while not self._is_stopping:
-                for key, _ in selector.select():
+                for key, _ in selector.select(self._patience()):
                     if key.fileobj is woken:
                         woken.recv(4096)
-                        self._replace_dead()
+                        self._bury_dead()
                     else:
                         self._deal(key.data)
+                self._replace_dead()
         self._stop()
 
     def _note(self, number: int, _: object) -> None:
@@ -85,6 +88,7 @@ class Processes:
         if pid == 0:
             self._become(number, ours, theirs)
         theirs.close()
+        ours.setblocking(False)  # who does not take connections keeps nobody else from it
         self._channels[number], self._pids[number] = ours, pid
         self._log.info("process started", extra={"number": number, "pid": pid})
 
@@ -125,7 +129,8 @@ class Processes:
                     return
         self._log.warning("connection refused: no process takes it")
 
-    def _replace_dead(self) -> None:
+    def _bury_dead(self) -> None:
+        """Note which processes have died, and when others are to take their places."""
         for number, pid in enumerate(self._pids):
             if self._is_stopping or not pid or os.waitpid(pid, os.WNOHANG)[0] == 0:
                 continue
@@ -133,18 +138,30 @@ class Processes:
             channel = self._channels[number]
             if channel is not None:
                 channel.close()
-            time.sleep(RESTART_S)
+            self._channels[number], self._pids[number] = None, 0
+            self._due[number] = time.monotonic() + RESTART_S
+
+    def _patience(self) -> float | None:
+        """Seconds until a process is to be started, None if none is."""
+        return max(min(self._due.values()) - time.monotonic(), 0.0) if self._due else None
+
+    def _replace_dead(self) -> None:
+        now = time.monotonic()
+        for number in [number for number, due in self._due.items() if due <= now]:
+            del self._due[number]
             self._fork(number)
 
     def _stop(self) -> None:
         for sock in self._sockets.values():
             sock.close()
-        for pid, channel in zip(self._pids, self._channels, strict=True):
+        for channel in self._channels:
             if channel is not None:
                 channel.close()
+        alive = [pid for pid in self._pids if pid]
+        for pid in alive:
             _signal(pid, signal.SIGTERM)
         end = time.monotonic() + self._drain_timeout_s + 5
-        for pid in self._pids:
+        for pid in alive:
             while os.waitpid(pid, os.WNOHANG)[0] == 0:
                 if time.monotonic() > end:
                     _signal(pid, signal.SIGKILL)
@@ -156,7 +173,7 @@ class Processes:
 def _send(channel: socket.socket, name: str, connection: socket.socket) -> bool:
     try:
         socket.send_fds(channel, [name.encode()], [connection.fileno()])
-    except OSError:  # the process has died
+    except OSError:  # the process has died, or does not come to taking connections
         return False
     return True
 

@@ -63,6 +63,7 @@ class Server:
         )
         self._operations = {name: number for number, name in enumerate(TABLE.operations)}
         self._numbers = 0
+        self._webs: set[Web] = set()
         self._stopping: asyncio.Event
         self.hub: Hub
         self.engine: Engine
@@ -131,7 +132,7 @@ class Server:
     def protocol(self, name: str) -> Callable[[], asyncio.Protocol]:
         """What makes the protocol of a connection."""
         if name == "metrics":
-            return partial(Web, asyncio.get_running_loop(), self._web)
+            return partial(Web, asyncio.get_running_loop(), self._web, self._webs)
         make = self._resp if name == "resp" else self._binary
         return partial(Connection, self.hub, make)
 

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from typing import cast
 
 TIMEOUT_S = 10
-"""Seconds that a request may take to arrive."""
+"""Seconds that a request may take to arrive, and its response to be taken."""
+
+WEB_MAX = 64
+"""Connections at a time: a scrape and some probes need few, and others must not use up the files of the process."""
 
 
 class Web(asyncio.Protocol):
@@ -18,11 +21,16 @@ class Web(asyncio.Protocol):
     loop : asyncio.AbstractEventLoop
     answer : callable
         Given what has arrived, the response, or None if it is not a whole request yet.
+    connections : set
+        All of the process that are open; this one is among them while it is.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, answer: Callable[[bytes], bytes | None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, answer: Callable[[bytes], bytes | None], connections: set[Web]
+    ) -> None:
         self._loop = loop
         self._answer = answer
+        self._connections = connections
         self._head = b""
         self._transport: asyncio.Transport
 
@@ -30,6 +38,10 @@ class Web(asyncio.Protocol):
         """Wait for a request, but not for long."""
         self._transport = cast("asyncio.Transport", transport)
         self._timer = self._loop.call_later(TIMEOUT_S, self._transport.abort)
+        if len(self._connections) >= WEB_MAX:
+            self._transport.abort()
+            return
+        self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:
         """Respond once the request is there."""
@@ -42,3 +54,4 @@ class Web(asyncio.Protocol):
     def connection_lost(self, _: Exception | None) -> None:
         """Forget it."""
         self._timer.cancel()
+        self._connections.discard(self)
