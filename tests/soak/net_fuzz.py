@@ -68,7 +68,7 @@ async def serve(folder: Path, seed: int, end: float) -> None:
 
     rng = random.Random(seed)
     shards = rng.choice((1, 3))
-    settings = ServerSettings(durability=rng.choice(("os", "os", "none", "sync")), workers=rng.randrange(3))
+    settings = ServerSettings(durability=rng.choice(("os", "os", "none", "sync")), workers=rng.choice((None, 1, 2)))
     server = Server(skeg.open(folder / "data", shards=shards), settings, Access(None), Metrics(TABLE.operations))
     server.open(asyncio.get_running_loop())
     sessions = Sessions(server)
