@@ -12,6 +12,7 @@ import contextlib
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
@@ -100,8 +101,10 @@ class AsyncStore:
 
     def __init__(self, store: Store) -> None:
         self._parts = store._parts  # noqa: SLF001 - a second face of the same store
-        self._work = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()  # of the callbacks of commits
         self._queue: deque[_Commit] = deque()
+        # Rung once for each commit that waits, and at the end.
+        self._bell: SimpleQueue[None] = SimpleQueue()
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -188,7 +191,7 @@ class AsyncStore:
         """
         commit = ticket._commit  # noqa: SLF001 - of this module
         loop = asyncio.get_running_loop()
-        with self._work:
+        with self._lock:
             if not commit.done:
                 commit.callbacks.append((loop, callback))
                 return
@@ -251,9 +254,8 @@ class AsyncStore:
 
     def close(self) -> None:
         """Commit what was submitted and end the thread; closing twice is allowed. The store stays open."""
-        with self._work:
-            self._closed = True
-            self._work.notify_all()
+        self._closed = True
+        self._bell.put(None)
         if self._thread is not None:
             self._thread.join()
 
@@ -302,25 +304,23 @@ class AsyncStore:
         return value
 
     def _enqueue(self, commit: _Commit) -> None:
-        with self._work:
-            self._queue.append(commit)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="skeg-kv-commits", daemon=True)
-                self._thread.start()
-            self._work.notify_all()
+        self._queue.append(commit)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="skeg-kv-commits", daemon=True)
+            self._thread.start()
+        self._bell.put(None)
 
     def _run(self) -> None:
         while True:
-            with self._work:
-                while not self._queue:
-                    if self._closed:
-                        return
-                    self._work.wait()
-                commits = list(self._queue)
-                self._queue.clear()
+            self._bell.get()
+            if not self._queue:
+                return
+            commits = [self._queue.popleft() for _ in range(len(self._queue))]
+            for _ in commits[1:]:
+                self._bell.get()
             for commit in commits:
                 commit.run()
-            with self._work:
+            with self._lock:
                 for commit in commits:
                     commit.done = True
             told: dict[asyncio.AbstractEventLoop, list[tuple[Callback, StorageError | None]]] = {}

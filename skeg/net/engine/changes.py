@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,7 +45,7 @@ Change = Put | Remove
 
 
 class Changes:
-    """The thread that changes indexes.
+    """The thread that changes indexes; used on the thread of the loop alone.
 
     Parameters
     ----------
@@ -54,10 +55,10 @@ class Changes:
 
     def __init__(self, completions: Completions) -> None:
         self._completions = completions
-        self._work = threading.Condition(threading.Lock())
         self._queue: deque[Change] = deque()
+        # Rung once for each change, and at the end: a bell costs less than a lock, and nobody waits for the lock.
+        self._bell: SimpleQueue[None] = SimpleQueue()
         self._submitted = self._made = 0
-        self._closed = False
         self._thread: threading.Thread | None = None
 
     @property
@@ -72,30 +73,27 @@ class Changes:
 
     def submit(self, change: Change) -> None:
         """Queue a change."""
-        with self._work:
-            self._queue.append(change)
-            self._submitted += _nbytes(change)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="skeg-changes", daemon=True)
-                self._thread.start()
-            self._work.notify()
+        self._queue.append(change)
+        self._submitted += _nbytes(change)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="skeg-changes", daemon=True)
+            self._thread.start()
+        self._bell.put(None)
 
     def close(self) -> None:
-        """Make the changes that are queued and end the thread."""
-        with self._work:
-            self._closed = True
-            self._work.notify_all()
+        """Make the changes that are queued and end the thread; from any thread, when nothing more is submitted."""
+        self._bell.put(None)
         if self._thread is not None:
             self._thread.join()
 
     def _run(self) -> None:
         while True:
-            with self._work:
-                while not self._queue:
-                    if self._closed:
-                        return
-                    self._work.wait()
-                taken = _take_alike(self._queue)
+            self._bell.get()
+            if not self._queue:
+                return
+            taken = _take_alike(self._queue)
+            for _ in taken[1:]:
+                self._bell.get()
             results = _apply(taken)
             self._made += sum(map(_nbytes, taken))
             self._completions.post(results)
