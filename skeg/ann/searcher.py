@@ -109,6 +109,14 @@ class GraphSearcher:
             ids, scores = ids[:count], scores[:count]
         return Hits(ids, scores, self._metric, (scored, expanded, reranked, settings.list_size))
 
+    def call_one(self, call: Callable[..., Any], query: Float32s, settings: Settings, rest: tuple[Any, ...]) -> Any:
+        """What a kernel gives for one query (dim,); its arguments are the first four of `search_one`, and ``rest``."""
+        bundle = self._bundle or self.open_bundle()
+        space = self._borrow(settings)
+        answer = call(query, settings.numbers, bundle.table, space.table, *rest)
+        self._idle.append(space)
+        return answer
+
     def _resolve(self, query: Any, settings: Settings, space: Space, ids: Any, scores: Any) -> Callable[..., Any]:
         args = (query, settings.numbers, self.open_bundle().table, space.table, ids, scores)
         self._call = resolve(search_one, args)
@@ -279,11 +287,18 @@ class Searcher(Protocol):
 
     manifest: Manifest
 
+    @property
+    def settings(self) -> SearchSettings:
+        """Settings of a search now."""
+
     def check_open(self) -> None:
         """Raise `ClosedError` once it is closed."""
 
     def search_one(self, query: Float32s, settings: Settings) -> Hits | None:
         """Hits of one query (dim,), or None if there is anything to complain about."""
+
+    def call_one(self, call: Callable[..., Any], query: Float32s, settings: Settings, rest: tuple[Any, ...]) -> Any:
+        """What a kernel gives for one query (dim,), or None if there is more to search than it can."""
 
     def search_many(self, queries: Float32s, settings: Settings, threads: int) -> Hits:
         """Hits of queries (n, dim)."""

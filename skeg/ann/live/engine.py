@@ -188,6 +188,10 @@ class LiveEngine:
         cost = (costs[0], costs[1], costs[2], settings.list_size)
         return Hits(ids[:count], scores[:count], view.metric, cost)
 
+    def call_one(self, call: Callable[..., Any], query: Float32s, settings: Settings, rest: tuple[Any, ...]) -> Any:
+        """See `View.call_one`."""
+        return self.settled(lambda view: view.call_one(call, query, settings, rest))
+
     def search_many(self, queries: Float32s, settings: Settings, threads: int) -> Hits:
         """Hits of queries (n, dim); `VectorError` for one that can't be, `CorruptError` for a damaged graph."""
         return self.settled(lambda view: nearest_hits(view, queries, view.settings.same(settings), None, threads))

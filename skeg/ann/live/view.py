@@ -8,7 +8,7 @@ be looked at. Whoever searches holds the view it began with; parts only ever gai
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +196,12 @@ class View:
         places = [self.locate(vector_id) for vector_id in ids.tolist()]
         encoded = [b"" if place is None else place[0].payload(place[1]) for place in places]
         return encoded if any(encoded) else []
+
+    def call_one(self, call: Callable[..., Any], query: Any, settings: Settings, rest: tuple[Any, ...]) -> Any:
+        """As `skeg.ann.searcher.GraphSearcher.call_one`; None if there is more than a segment to search."""
+        if self.segment is None or not self.is_plain:
+            return None
+        return self.segment.searcher.call_one(call, query, self.settings.same(settings), rest)
 
     def select(self, wanted: Filter) -> tuple[Selection, ...]:
         """The rows of each part that a filter wants; `FilterError` if it does not fit the types of the fields."""

@@ -64,6 +64,9 @@ class Plan(NamedTuple):
 Encode = Callable[[Hits], bytes]
 """Makes the reply of the hits, of one query or of many; called on the thread that searches."""
 
+Quick = Callable[[bytes], bytes | None]
+"""Answers one query, or leaves it to others; see `skeg.net.engine.quick`."""
+
 
 class Search:
     """One request.
@@ -140,12 +143,14 @@ class SearchPool:
         """Whether `at_once` is to answer quick queries now, rather than threads."""
         return self._is_at_once and self._slow_until - time.perf_counter() <= SLOW_CREDIT_S / SLOW_SHARE
 
-    def at_once(self, plan: Plan, queries: bytes, count: int | None, encode: Encode) -> bytes | SkegError:
-        """The answer to a search with a quick plan, or why there is none; arguments as of `Search`."""
+    def at_once(
+        self, plan: Plan, queries: bytes, count: int | None, encode: Encode, quick: Quick | None = None
+    ) -> bytes | SkegError:
+        """The answer to a quick search, or why there is none; ``quick`` is tried first. Others as `Search`."""
         began = time.perf_counter()
         answer: bytes | SkegError
         try:
-            answer = encode(_hits(plan, queries, count))
+            answer = (quick(queries) if quick is not None else None) or encode(_hits(plan, queries, count))
         except Exception as error:  # noqa: BLE001 - the request is answered, and the loop goes on
             answer = failure(error)
         took = time.perf_counter() - began

@@ -13,6 +13,8 @@ from skeg.database import Database, open_database
 from skeg.errors import SkegError
 from skeg.jit import JIT_DISABLED, cache_folder
 from skeg.kv import AsyncStore
+from skeg.net.engine.quick import QuickSearch
+from skeg.net.engine.searches import Plan
 from skeg.net.resp.hits import encode_search
 from skeg.vector_index import VectorIndex
 
@@ -110,3 +112,6 @@ def _search(index: VectorIndex) -> None:
         queries.flags.writeable = False  # as those are that clients send: kernels are made for each kind
         encode_search(index.search(queries, 10, threads=1), None, 2)
         index.search(queries, 1, threads=1, filter="n = 1")
+    plan = Plan(index, 10, None)
+    if plan.is_quick:
+        QuickSearch(plan, 2).answer(query.tobytes())
