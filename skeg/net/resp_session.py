@@ -12,7 +12,8 @@ from skeg.net.access import Gate
 from skeg.net.commands.table import Command, Table
 from skeg.net.engine.changes import Put, Remove
 from skeg.net.engine.engine import Engine
-from skeg.net.engine.searches import Encode, Plan, Quick, Search
+from skeg.net.engine.quick import QuickKey
+from skeg.net.engine.searches import Encode, Plan, Search
 from skeg.net.failures import NO_AUTH, READ_ONLY, CommandError, failure_of
 from skeg.net.resp.encode import ErrorReply
 from skeg.net.resp.encode import encode as encode_value
@@ -33,7 +34,7 @@ class KnownSearch(NamedTuple):
     plan: Plan
     is_quick: bool
     encode: Encode
-    quick: Quick | None = None
+    quick: QuickKey | None = None
 
 
 class RespSession(Session):
@@ -247,7 +248,8 @@ class RespSession(Session):
             self.queue_search(known, queries, count=count)
             return
         self.take_from_tick(count or 1)
-        answer = self.engine.searches.at_once(known.plan, queries, count, known.encode, known.quick)
+        quick = None if known.quick is None else self.engine.quick.get(known.quick).answer
+        answer = self.engine.searches.at_once(known.plan, queries, count, known.encode, quick)
         if isinstance(answer, bytes):
             self.out.append(answer)
             self.out_bytes += len(answer)

@@ -47,9 +47,9 @@ def test_searches_by_turns_do_not_disturb_each_other(database):
         for plan in plans:
             for version in (2, 3):
                 expected = twin(index, query, plan.k, plan.list_size, version)
-                assert expected == known.get(plan, version).answer(query.tobytes())
+                assert expected == known.get((plan, version)).answer(query.tobytes())
         index.search(query, 3, search_list_size=50)
-    assert 8 == len({id(known.get(plan, version)) for plan in plans for version in (2, 3)})
+    assert 8 == len({id(known.get((plan, version))) for plan in plans for version in (2, 3)})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38, 1e-42])
@@ -117,8 +117,8 @@ def test_an_index_that_was_built_for_reading_too(database, tmp_path):
 
 def test_few_are_remembered(database):
     index, known = database.index("x"), QuickSearches()
-    first = known.get(Plan(index, 1, 20), 2)
-    assert known.get(Plan(index, 1, 20), 2) is first
+    first = known.get((Plan(index, 1, 20), 2))
+    assert known.get((Plan(index, 1, 20), 2)) is first
     for k in range(2, KNOWN_MAX + 2):
-        known.get(Plan(index, k, 20), 2)
-    assert known.get(Plan(index, 1, 20), 2) is not first
+        known.get((Plan(index, k, 20), 2))
+    assert known.get((Plan(index, 1, 20), 2)) is not first

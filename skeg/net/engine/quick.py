@@ -17,7 +17,10 @@ from skeg.net.kernels.answer import search_and_write
 from skeg.net.kernels.hits import HEAD_BYTES_MAX, HIT_BYTES_MAX
 
 KNOWN_MAX = 64
-"""Searches that are remembered."""
+"""Searches that are remembered. Each takes some KiB, so that connections don't hold on to them."""
+
+QuickKey = tuple[Plan, int]
+"""A quick plan, and a version of RESP."""
 
 
 class QuickSearch:
@@ -56,13 +59,13 @@ class QuickSearches:
     """Quick searches by what they have in common; used on the thread of the loop alone."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[Plan, int], QuickSearch] = {}
+        self._known: dict[QuickKey, QuickSearch] = {}
 
-    def get(self, plan: Plan, version: int) -> QuickSearch:
-        """The search of a quick plan in a version of RESP."""
-        known = self._known.get((plan, version))
+    def get(self, key: QuickKey) -> QuickSearch:
+        """The search of a plan in a version; made if it is not remembered."""
+        known = self._known.get(key)
         if known is None:
             if len(self._known) >= KNOWN_MAX:
                 self._known.clear()
-            known = self._known[plan, version] = QuickSearch(plan, version)
+            known = self._known[key] = QuickSearch(*key)
         return known
