@@ -16,6 +16,7 @@ from skeg.net.access import Access
 from skeg.net.commands import TABLE
 from skeg.net.metrics import Metrics
 from skeg.net.serve.listeners import listen, with_ports
+from skeg.net.serve.memory import share_heaps
 from skeg.net.serve.processes import Processes
 from skeg.net.serve.server import Server
 from skeg.net.serve.warm import warm
@@ -47,6 +48,7 @@ def serve(path: AnyPath, settings: ServerSettings, started: Started = lambda _: 
     SkegError
         The database can't be opened, a port is taken, or there is no password in the file.
     """
+    share_heaps()
     _allow_files(settings.max_clients + INDEX_FILES * settings.max_indexes * (settings.shards or 1))
     access = Access.of_file(settings.password_file)
     options = StoreOptions(cache_bytes=settings.cache_bytes, durability=settings.default_durability)
