@@ -12,7 +12,7 @@ from skeg.net.access import Gate
 from skeg.net.commands.table import Command, Table
 from skeg.net.engine.changes import Put, Remove
 from skeg.net.engine.engine import Engine
-from skeg.net.engine.quick import QuickKey
+from skeg.net.engine.quick import RoomKey
 from skeg.net.engine.searches import Encode, Plan, Search
 from skeg.net.failures import NO_AUTH, READ_ONLY, CommandError, failure_of
 from skeg.net.resp.encode import ErrorReply
@@ -34,7 +34,7 @@ class KnownSearch(NamedTuple):
     plan: Plan
     is_quick: bool
     encode: Encode
-    quick: QuickKey | None = None
+    room: RoomKey | None = None
 
 
 class RespSession(Session):
@@ -248,7 +248,7 @@ class RespSession(Session):
             self.queue_search(known, queries, count=count)
             return
         self.take_from_tick(count or 1)
-        quick = None if known.quick is None else self.engine.quick.get(known.quick).answer
+        quick = None if known.room is None else self.engine.rooms.get(known.room).answer
         answer = self.engine.searches.at_once(known.plan, queries, count, known.encode, quick)
         if isinstance(answer, bytes):
             self.out.append(answer)

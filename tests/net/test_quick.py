@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 
 import skeg
 from skeg.errors import ClosedError
-from skeg.net.engine.quick import KNOWN_MAX, QuickSearch, QuickSearches
+from skeg.net.engine.quick import ROOMS_MAX, Room, Rooms
 from skeg.net.engine.searches import Plan
 from skeg.net.resp.hits import encode_search
 
@@ -15,6 +18,16 @@ N, DIM = 400, 24
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(N, DIM)).astype(np.float32)
 QUERIES = RNG.normal(size=(40, DIM)).astype(np.float32)
+
+
+class QuickSearch:
+    """A plan and a room for it."""
+
+    def __init__(self, plan, version):
+        self.plan, self.room = plan, Room(plan.target.dim, plan.k, version)
+
+    def answer(self, query):
+        return self.room.answer(self.plan, query)
 
 
 def twin(index, query, k, list_size, version):
@@ -27,6 +40,7 @@ def database(request, tmp_path):
         index = database.create_index("x", DIM, metric=request.param, backend="disk")
         index.add(np.arange(N, dtype=np.uint64) ** 3, X)
         index.consolidate(threads=1)
+        del index
         yield database
 
 
@@ -41,15 +55,15 @@ def test_replies_are_those_of_a_search(database, k, list_size, version):
 
 def test_searches_by_turns_do_not_disturb_each_other(database):
     index = database.index("x")
-    known = QuickSearches()
+    rooms = Rooms()
     plans = [Plan(index, k, list_size) for k, list_size in ((1, 20), (10, 20), (10, None), (100, 100))]
     for query in QUERIES:
         for plan in plans:
             for version in (2, 3):
                 expected = twin(index, query, plan.k, plan.list_size, version)
-                assert expected == known.get((plan, version)).answer(query.tobytes())
+                assert expected == rooms.get((DIM, plan.k, version)).answer(plan, query.tobytes())
         index.search(query, 3, search_list_size=50)
-    assert 8 == len({id(known.get((plan, version))) for plan in plans for version in (2, 3)})
+    assert 6 == len({id(rooms.get((DIM, k, version))) for k in (1, 10, 100) for version in (2, 3)})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38, 1e-42])
@@ -115,10 +129,21 @@ def test_an_index_that_was_built_for_reading_too(database, tmp_path):
         assert [twin(index, q, 10, 17, 3) for q in QUERIES] == [search.answer(q.tobytes()) for q in QUERIES]
 
 
-def test_few_are_remembered(database):
-    index, known = database.index("x"), QuickSearches()
-    first = known.get((Plan(index, 1, 20), 2))
-    assert known.get((Plan(index, 1, 20), 2)) is first
-    for k in range(2, KNOWN_MAX + 2):
-        known.get((Plan(index, k, 20), 2))
-    assert known.get((Plan(index, 1, 20), 2)) is not first
+def test_few_are_kept():
+    rooms = Rooms()
+    first = rooms.get((DIM, 1, 2))
+    assert rooms.get((DIM, 1, 2)) is first
+    for k in range(2, ROOMS_MAX + 2):
+        rooms.get((DIM, k, 2))
+    assert rooms.get((DIM, 1, 2)) is not first
+
+
+def test_an_index_does_not_stay_because_it_was_searched(database):
+    index = database.index("x")
+    rooms = Rooms()
+    assert rooms.get((DIM, 5, 2)).answer(Plan(index, 5, 20), QUERIES[0].tobytes()) is not None
+    database.drop_index("x")
+    gone = weakref.ref(index)
+    del index
+    gc.collect()
+    assert gone() is None

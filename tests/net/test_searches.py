@@ -33,7 +33,8 @@ def loaded(built):
     """What is slow the first time was done: it does not count as a slow search."""
     path, vectors = built
     with skeg.open(path, mode="r") as database:
-        quick.QuickSearch(searches.Plan(database.index("v"), 5, 50), 2).answer(vectors[0].tobytes())
+        index = database.index("v")
+        quick.Room(index.dim, 5, 2).answer(searches.Plan(index, 5, 50), vectors[0].tobytes())
 
 
 def request(vector, k=5, *tail):
@@ -52,7 +53,7 @@ def threads_used(monkeypatch):
 
     monkeypatch.setattr(searches, "_hits", noted)
     # What answers the quick ones, if it does, leaves them to that.
-    monkeypatch.setattr(quick.QuickSearch, "answer", lambda *_: None)
+    monkeypatch.setattr(quick.Room, "answer", lambda *_: None)
     return used
 
 
@@ -175,7 +176,7 @@ def test_a_mistake_of_ours_costs_one_reply(talk, built, monkeypatch, caplog, wor
         return plan and real(plan, queries, count, **how)
 
     monkeypatch.setattr(searches, "_hits", broken)
-    monkeypatch.setattr(quick.QuickSearch, "answer", lambda _, query: broken(None, query, None))
+    monkeypatch.setattr(quick.Room, "answer", lambda _, __, query: broken(None, query, None))
     reply = found(talk, built, b"".join(map(request, vectors[:3])), workers=workers)
     said = reply.removeprefix(expected(built, 0)).removesuffix(expected(built, 2))
     assert b"-ERR storage error: internal error; the log of the server tells more\r\n" == said

@@ -205,7 +205,8 @@ def vsearch(session: RespSession, args: list[bytes]) -> None:
         session.say([])
         return
     is_quick = plan.is_quick
-    known = KnownSearch(name, plan, is_quick, _encoder(session), (plan, session.version) if is_quick else None)
+    room = (index.dim, plan.k, session.version) if is_quick else None
+    known = KnownSearch(name, plan, is_quick, _encoder(session), room)
     if plan.k == k and plan.list_size == (list_size or None):  # else it depends on the size of the index
         if len(session.searches) >= KNOWN_MAX:
             session.searches.clear()

@@ -13,7 +13,7 @@ from skeg.kv import AsyncStore
 from skeg.net.engine.changes import Changes
 from skeg.net.engine.completions import Completions, Done, outcome
 from skeg.net.engine.keys import Keys
-from skeg.net.engine.quick import QuickSearches
+from skeg.net.engine.quick import Rooms
 from skeg.net.engine.searches import SearchPool
 from skeg.net.metrics import Metrics
 from skeg.net.settings import ServerSettings
@@ -83,7 +83,7 @@ class Engine:
         self.searches = SearchPool(
             self.workers, self._completions, metrics.batch_size, is_at_once=settings.workers is None
         )
-        self.quick = QuickSearches()
+        self.rooms = Rooms()
         self.changes = Changes(self._completions)
         self._others = ThreadPoolExecutor(_OTHER_THREADS, thread_name_prefix="skeg-other")
         # What takes minutes, one after the other: it must not keep the others from those threads.

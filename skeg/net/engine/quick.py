@@ -16,30 +16,29 @@ from skeg.net.engine.searches import Plan
 from skeg.net.kernels.answer import search_and_write
 from skeg.net.kernels.hits import HEAD_BYTES_MAX, HIT_BYTES_MAX
 
-KNOWN_MAX = 64
-"""Searches that are remembered. Each takes some KiB, so that connections don't hold on to them."""
+ROOMS_MAX = 64
+"""Rooms that are kept; each takes some KiB."""
 
-QuickKey = tuple[Plan, int]
-"""A quick plan, and a version of RESP."""
+RoomKey = tuple[int, int, int]
+"""Dimension, k, version of RESP."""
 
 
-class QuickSearch:
-    """A quick search and all that its kernel writes to; for one thread.
+class Room:
+    """All that the kernel reads and writes beside the index; for one thread.
+
+    It knows no index: one that was dropped would stay in memory with it.
 
     Parameters
     ----------
-    plan : Plan
-        A quick one.
+    dim, k : int
     version : {2, 3}
         Of RESP.
     """
 
-    def __init__(self, plan: Plan, version: int) -> None:
-        k, query = plan.k, np.empty(plan.target.dim, np.float32)
-        self._index = plan.target.fragments[0]
-        self._how = (k, plan.list_size)
+    def __init__(self, dim: int, k: int, version: int) -> None:
+        query, scores = np.empty(dim, np.float32), np.empty(k, np.float32)
+        out = np.empty(HEAD_BYTES_MAX + HIT_BYTES_MAX * k, np.uint8)
         self._query, self._query_bytes = query, query.data.cast("B")
-        scores, out = np.empty(k, np.float32), np.empty(HEAD_BYTES_MAX + HIT_BYTES_MAX * k, np.uint8)
         self._rest = (np.empty(k, np.uint64), scores, scores.view(np.uint32), version, out)
         self._out = out.data
         self._call: Any = self._first_call
@@ -48,24 +47,24 @@ class QuickSearch:
         self._call = resolve(search_and_write, args)
         return self._call(*args)
 
-    def answer(self, query: bytes) -> bytes | None:
-        """The reply to a query, float32; None if it takes more than a walk in a graph, or an error to tell of."""
+    def answer(self, plan: Plan, query: bytes) -> bytes | None:
+        """The reply to a float32 query of a quick plan; None if it takes more than a walk in a graph, or an error."""
         self._query_bytes[:] = query
-        end = call_search(self._index, self._call, self._query, *self._how, self._rest)
+        end = call_search(plan.target.fragments[0], self._call, self._query, plan.k, plan.list_size, self._rest)
         return None if end is None or end < 0 else self._out[:end].tobytes()
 
 
-class QuickSearches:
-    """Quick searches by what they have in common; used on the thread of the loop alone."""
+class Rooms:
+    """Rooms by what they are for; used on the thread of the loop alone."""
 
     def __init__(self) -> None:
-        self._known: dict[QuickKey, QuickSearch] = {}
+        self._known: dict[RoomKey, Room] = {}
 
-    def get(self, key: QuickKey) -> QuickSearch:
-        """The search of a plan in a version; made if it is not remembered."""
-        known = self._known.get(key)
-        if known is None:
-            if len(self._known) >= KNOWN_MAX:
+    def get(self, key: RoomKey) -> Room:
+        """A room, made if there is none."""
+        room = self._known.get(key)
+        if room is None:
+            if len(self._known) >= ROOMS_MAX:
                 self._known.clear()
-            known = self._known[key] = QuickSearch(*key)
-        return known
+            room = self._known[key] = Room(*key)
+        return room

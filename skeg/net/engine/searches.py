@@ -64,7 +64,7 @@ class Plan(NamedTuple):
 Encode = Callable[[Hits], bytes]
 """Makes the reply of the hits, of one query or of many; called on the thread that searches."""
 
-Quick = Callable[[bytes], bytes | None]
+Quick = Callable[[Plan, bytes], bytes | None]
 """Answers one query, or leaves it to others; see `skeg.net.engine.quick`."""
 
 
@@ -150,7 +150,7 @@ class SearchPool:
         began = time.perf_counter()
         answer: bytes | SkegError
         try:
-            answer = (quick(queries) if quick is not None else None) or encode(_hits(plan, queries, count))
+            answer = (quick(plan, queries) if quick is not None else None) or encode(_hits(plan, queries, count))
         except Exception as error:  # noqa: BLE001 - the request is answered, and the loop goes on
             answer = failure(error)
         took = time.perf_counter() - began

@@ -13,7 +13,7 @@ from skeg.database import Database, open_database
 from skeg.errors import SkegError
 from skeg.jit import JIT_DISABLED, cache_folder
 from skeg.kv import AsyncStore
-from skeg.net.engine.quick import QuickSearch
+from skeg.net.engine.quick import Room
 from skeg.net.engine.searches import Plan
 from skeg.net.resp.hits import encode_search
 from skeg.vector_index import VectorIndex
@@ -114,4 +114,4 @@ def _search(index: VectorIndex) -> None:
         index.search(queries, 1, threads=1, filter="n = 1")
     plan = Plan(index, 10, None)
     if plan.is_quick:
-        QuickSearch(plan, 2).answer(query.tobytes())
+        Room(index.dim, 10, 2).answer(plan, query.tobytes())
