@@ -25,6 +25,10 @@ RETRY_AFTER_S = 30.0
 _logger = logging.getLogger("skeg")
 
 
+def _nothing() -> None:
+    """What is left to do at the end."""
+
+
 class Background:
     """A thread that does a job whenever it is woken.
 
@@ -81,6 +85,7 @@ class Background:
             thread, self._thread = self._thread, None
         if thread is not None and thread is not threading.current_thread():
             thread.join()
+        self._job = _nothing  # which was of the index: memory is free as soon as nobody uses that
 
     def _run(self) -> None:
         if self._nice and sys.platform == "linux":

@@ -165,6 +165,11 @@ def _holds(state: State, pending: dict[int, bool], ids: Ids) -> npt.NDArray[np.b
     return held
 
 
+def _make_nothing(_: int, __: int) -> LogWriter:
+    """What makes the logs of an index that was closed: nobody asks for it."""
+    raise AssertionError("a log was wanted after the end")
+
+
 class Writer:
     """Makes operations durable and visible.
 
@@ -332,3 +337,5 @@ class Writer:
             if self.log is not None:
                 self.log.close()
                 self.log = None
+            # They are of the index: its memory is free as soon as nobody uses it.
+            self._new_log, self._wake = _make_nothing, lambda _: None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -474,3 +476,22 @@ def test_an_interrupted_write_ends_writing_until_the_index_is_opened_again(index
     with Index.open(index.path, mode="rw") as again:
         assert [1, 2] == again.ids().tolist()
         fill(again, [3])
+
+
+def test_an_index_that_was_closed_is_gone_without_a_collection(tmp_path):
+    """Its rows are large, and who counts objects to know when to collect does not see that."""
+    gc.collect()
+    gc.disable()
+    try:
+        index = Index.create(tmp_path / "x", DIM)
+        index.add(np.arange(30), [vector(i) for i in range(30)])
+        index.search(vector(3), 5)
+        index.consolidate(threads=1)
+        index.delete(4)
+        index.search([vector(3)], 5, filter=[1, 2, 3])
+        gone = [weakref.ref(index._engine), *map(weakref.ref, index._engine.view.rows)]
+        index.close()
+        del index
+        assert [None] * len(gone) == [some() for some in gone]
+    finally:
+        gc.enable()
