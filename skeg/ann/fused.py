@@ -36,8 +36,4 @@ def call_search(
     ClosedError
         The index was closed.
     """
-    searcher = index._searcher  # noqa: SLF001 - another face of the same index
-    settings = searcher.settings.last
-    if k is not settings.k or list_size is not settings.search_list_size or settings.rerank is not None:
-        settings = searcher.settings.get(k, list_size, None)
-    return searcher.call_one(call, query, settings, rest)
+    return index._searcher.call_one(call, query, k, list_size, rest)  # noqa: SLF001 - another face of the same index

@@ -109,9 +109,12 @@ class GraphSearcher:
             ids, scores = ids[:count], scores[:count]
         return Hits(ids, scores, self._metric, (scored, expanded, reranked, settings.list_size))
 
-    def call_one(self, call: Callable[..., Any], query: Float32s, settings: Settings, rest: tuple[Any, ...]) -> Any:
+    def call_one(
+        self, call: Callable[..., Any], query: Float32s, k: int, list_size: int | None, rest: tuple[Any, ...]
+    ) -> Any:
         """What a kernel gives for one query (dim,); its arguments are the first four of `search_one`, and ``rest``."""
         bundle = self._bundle or self.open_bundle()
+        settings = self.settings.get(k, list_size, None)
         space = self._borrow(settings)
         answer = call(query, settings.numbers, bundle.table, space.table, *rest)
         self._idle.append(space)
@@ -297,7 +300,9 @@ class Searcher(Protocol):
     def search_one(self, query: Float32s, settings: Settings) -> Hits | None:
         """Hits of one query (dim,), or None if there is anything to complain about."""
 
-    def call_one(self, call: Callable[..., Any], query: Float32s, settings: Settings, rest: tuple[Any, ...]) -> Any:
+    def call_one(
+        self, call: Callable[..., Any], query: Float32s, k: int, list_size: int | None, rest: tuple[Any, ...]
+    ) -> Any:
         """What a kernel gives for one query (dim,), or None if there is more to search than it can."""
 
     def search_many(self, queries: Float32s, settings: Settings, threads: int) -> Hits:

@@ -59,6 +59,9 @@ class SearchSettings:
 
     def get(self, k: Any, search_list_size: Any, rerank: Any) -> Settings:
         """Settings of a call; `ParameterError` for what is not an integer or out of range."""
+        last = self.last
+        if k is last.k and search_list_size is last.search_list_size and rerank is last.rerank:
+            return last
         key = (k, type(k), search_list_size, type(search_list_size), rerank, type(rerank))
         settings = self._known.get(key)
         if settings is None:

@@ -21,12 +21,17 @@ from skeg.net.engine.changes import Put, Remove
 from skeg.net.engine.engine import Engine
 from skeg.net.engine.searches import Plan, Search
 from skeg.net.failures import NO_AUTH, READ_ONLY, CommandError, failure_of
-from skeg.net.session import Lane, Link, NotNowError, Session
+from skeg.net.session import ALONE, CHANGE, KEYS, SEARCH, Lane, Link, NotNowError, Session
 from skeg.net.vectors import reply_weight
 
 _WRITES = frozenset((Op.SET, Op.DEL, Op.MSET, Op.VSET, Op.VDEL, Op.VINDEX_CREATE, Op.VINDEX_DROP))
-_CHANGES = frozenset((Op.VSET, Op.VDEL))
-_ALONE = frozenset((Op.VGET, Op.VINDEX_CREATE, Op.VINDEX_DROP, Op.VINDEX_LIST, Op.STATS, Op.SHARDS, Op.FLUSH))
+_OPEN = frozenset((Op.AUTH, Op.NATIVE_HELLO))
+
+_LANES: dict[int, Lane] = {
+    Op.VSEARCH: SEARCH, Op.VSET: CHANGE, Op.VDEL: CHANGE, Op.VGET: ALONE, Op.VINDEX_CREATE: ALONE,
+    Op.VINDEX_DROP: ALONE, Op.VINDEX_LIST: ALONE, Op.STATS: ALONE, Op.SHARDS: ALONE, Op.FLUSH: ALONE,
+}  # fmt: skip
+"""Of all that is not about keys."""
 
 _OF_MANY = frozenset((Op.MGET, Op.MEXISTS, Op.MSET))
 
@@ -34,6 +39,7 @@ APART_BYTES = 8 << 10
 """Bytes of a request about many keys from which on it is executed on a thread of its own."""
 
 _UNSUPPORTED = Flags.COMPRESSED_LZ4 | Flags.CONTINUATION
+_WAIT_DURABLE, _NO_REPLY = int(Flags.WAIT_DURABLE), int(Flags.NO_REPLY)
 
 
 Handlers = Mapping[type[Any], Callable[["BinarySession", Any], None]]
@@ -73,16 +79,11 @@ class BinarySession(Session):
         self.number = number
         self._handlers = handlers
         self._parser = FrameParser(gate.limits)
-        self._numbers = {op: operations.get(_MEASURED_AS.get(op, ""), 0) for op in Op}
+        self._numbers: dict[int, int] = {op: operations.get(_MEASURED_AS.get(op, ""), 0) for op in Op}
         # The request that is being begun.
         self.frame: Frame
         self.is_apart = False
         self.level = engine.durability
-
-    @property
-    def pending(self) -> int:
-        """Bytes of a frame that has not arrived whole."""
-        return self._parser.pending
 
     def describe(self) -> str:
         """Words about the connection, as CLIENT LIST shows them."""
@@ -92,6 +93,7 @@ class BinarySession(Session):
         """Parse what arrived; a header that can't be ends the connection after the replies to what came before."""
         if not self.is_ending:
             self.inbox += self._parser.feed(data)
+            self.pending = self._parser.pending
             self.is_ending = self._parser.error is not None
 
     def start(self, request: Any) -> bool:
@@ -100,10 +102,10 @@ class BinarySession(Session):
         op = frame.op
         # What concerns many keys would hold up everybody else: it gets a thread.
         self.is_apart = op in _OF_MANY and len(frame.payload) > APART_BYTES
-        lane = Lane.ALONE if self.is_apart else _lane(op)
-        if not self.admits(lane) or (lane is not Lane.KEYS and self.engine.is_full):
+        lane = ALONE if self.is_apart else _LANES.get(op, KEYS)
+        if not self.admits(lane) or (lane is not KEYS and self.engine.is_full):
             return False
-        level = Durability.SYNC if frame.flags & Flags.WAIT_DURABLE else self.engine.durability
+        level = Durability.SYNC if frame.flags & _WAIT_DURABLE else self.engine.durability
         if self.is_in_batch and level is not self.level:
             return False  # what is in a batch becomes durable together
         self.level = level
@@ -120,12 +122,12 @@ class BinarySession(Session):
             self.refuse(Code.INTERNAL if text.startswith("storage error: ") else Code.INVALID_REQUEST, text)
         except SkegError as error:
             self.refuse(Code.INTERNAL, failure_of(error).text)
-        if lane is Lane.KEYS:
-            self.operations.append(self._numbers[Op(op)])
+        if lane is KEYS:
+            self.operations.append(self._numbers[op])
         return True
 
     def _check_allowed(self, frame: Frame) -> None:
-        if not self.gate.is_passed and frame.op not in {Op.AUTH, Op.NATIVE_HELLO}:
+        if not self.gate.is_passed and frame.op not in _OPEN:
             raise CommandError(NO_AUTH)
         if frame.op in _WRITES:
             if self.engine.is_read_only:
@@ -149,7 +151,7 @@ class BinarySession(Session):
     def replier(self, index: str | None = None) -> Callable[[Any, Callable[[Any], bytes]], bytes]:
         """What makes the reply to the request that is being begun of a result and of what makes a payload of it."""
         frame = self.frame
-        is_silent = bool(frame.flags & Flags.NO_REPLY) and frame.op in _WRITES
+        is_silent = bool(frame.flags & _NO_REPLY) and frame.op in _WRITES
 
         def reply(result: Any, encode: Callable[[Any], bytes]) -> bytes:
             version, number = frame.version, frame.request_id
@@ -186,19 +188,19 @@ class BinarySession(Session):
     def run(self, function: Callable[[], Any], encode: Callable[[Any], bytes], index: str | None = None) -> None:
         """Call a function on another thread; ``encode`` makes the payload of its result."""
         reply = self.replier(index)
-        slot = self.reserve(Lane.ALONE, self._numbers[Op(self.frame.op)])
+        slot = self.reserve(ALONE, self._numbers[self.frame.op])
         self.engine.run(function, lambda result: self.settle(slot, reply(result, encode)))
 
     def change(self, change: Put | Remove, encode: Callable[[Any], bytes], index: str) -> None:
         """Queue a change of an index; ``encode`` makes the payload of its result."""
         reply = self.replier(index)
-        slot = self.reserve(Lane.CHANGE, self._numbers[Op(self.frame.op)])
+        slot = self.reserve(CHANGE, self._numbers[self.frame.op])
         self.engine.changes.submit(change._replace(done=lambda result: self.settle(slot, reply(result, encode))))
 
     def search(self, plan: Plan, query: bytes, index: str) -> None:
         """Search an index, at once or on a thread."""
         reply = self.replier(index)
-        operation = self._numbers[Op.VSEARCH]
+        operation = self._numbers[self.frame.op]
 
         def encode(hits: Hits) -> bytes:
             return reply(hits, lambda found: encode_hits(found.ids, found.scores))
@@ -207,21 +209,13 @@ class BinarySession(Session):
             return answer if isinstance(answer, bytes) else reply(answer, lambda _: b"")
 
         searches = self.engine.searches
-        if plan.is_quick and searches.is_at_once:
+        if plan.is_quick and searches.is_at_once(self.started):
             self.take_from_tick(1)
             self.out.append(final(searches.at_once(plan, query, None, encode)))
             self.operations.append(operation)
             return
-        slot = self.reserve(Lane.SEARCH, operation, reply_weight(plan))
+        slot = self.reserve(SEARCH, operation, reply_weight(plan))
         searches.submit(Search(plan, query, encode, lambda answer: self.settle(slot, final(answer))))
-
-
-def _lane(op: int) -> Lane:
-    if op == Op.VSEARCH:
-        return Lane.SEARCH
-    if op in _CHANGES:
-        return Lane.CHANGE
-    return Lane.ALONE if op in _ALONE else Lane.KEYS
 
 
 _MEASURED_AS = {

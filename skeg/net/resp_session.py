@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+import attrs
 
 from skeg.catalog import check_name
 from skeg.errors import ParameterError, SkegError
@@ -19,7 +21,7 @@ from skeg.net.resp.encode import ErrorReply
 from skeg.net.resp.encode import encode as encode_value
 from skeg.net.resp.requests import Malformed, RequestParser
 from skeg.net.resp.runs import RUN_BYTES_MIN, Run, find_run
-from skeg.net.session import AT_ONCE_MAX, Lane, Link, NotNowError, Session
+from skeg.net.session import ALONE, AT_ONCE_MAX, CHANGE, KEYS, SEARCH, Lane, Link, NotNowError, Session
 from skeg.net.vectors import index_named, reply_weight
 from skeg.vector_index import VectorIndex
 
@@ -27,7 +29,8 @@ MANY = 512
 """Words of a command from which on it is executed on a thread of its own: about 3 ms."""
 
 
-class KnownSearch(NamedTuple):
+@attrs.frozen
+class KnownSearch:
     """What a search that is asked for again and again comes to, as long as the index is the same."""
 
     name: str
@@ -74,47 +77,39 @@ class RespSession(Session):
         parser = self._parser
         if self.is_ending:
             return
-        request = parser.repeated(data)
-        if request is not None:
-            self.inbox.append(request)
-            return
-        if len(data) >= RUN_BYTES_MIN and not parser.pending and self.gate.is_passed:
-            run = find_run(data)
-            if run is not None:
-                self.inbox.append(run)
+        if not self.pending:
+            request = parser.repeated(data)
+            if request is not None:
+                self.inbox.append(request)
                 return
+            if len(data) >= RUN_BYTES_MIN and self.gate.is_passed:
+                run = find_run(data)
+                if run is not None:
+                    self.inbox.append(run)
+                    return
         self.inbox += parser.feed(data)
+        self.pending = parser.pending
         if parser.error is not None and not self.is_ending:
             self.inbox.append(Malformed(f"protocol: {parser.error}"))
             self.is_ending = True
 
-    @property
-    def pending(self) -> int:
-        """Bytes of a request that has not arrived whole."""
-        return self._parser.pending
-
     def start(self, request: Any) -> bool:
         """Begin a command."""
-        if type(request) is Run:
-            return self._start_run(request)
-        if type(request) is Malformed:
-            if self.slots and self.lane is not Lane.KEYS:
-                return False
-            self.say(ErrorReply(f"ERR {request.text}"))
-            return True
+        if type(request) is not list:
+            return self._start_run(request) if type(request) is Run else self._refuse(request)
         command = self.table.find(request[0])
         if command is None:
             return self._start_unknown(request[0])
         # What concerns many keys would hold up everybody else: it gets a thread.
-        lane = command.lane if len(request) <= MANY else Lane.ALONE
-        if (self.slots or lane is not Lane.KEYS) and not self._admits(lane):
+        lane = command.lane if len(request) <= MANY else ALONE
+        if (self.slots or lane is not KEYS) and not self._admits(lane):
             return False
         self.command = command
         self.operation = command.operation
         try:
             if not self.gate.is_passed and not command.is_open:
                 raise CommandError(NO_AUTH, "NOAUTH")  # noqa: TRY301 - one place that answers errors
-            if not command.takes(len(request) - 1):
+            if len(request) - 1 not in command.counts:
                 raise CommandError(command.arity_error())  # noqa: TRY301 - likewise
             if command.is_write:
                 self._check_writable()
@@ -125,16 +120,16 @@ class RespSession(Session):
         except (CommandError, SkegError) as error:
             self.say(refusal(failure_of(error) if isinstance(error, SkegError) else error))
             self.engine.metrics.error(command.operation)
-        if lane is Lane.KEYS:
+        if lane is KEYS:
             self.operations.append(command.operation)
         return True
 
     def _start_run(self, run: Run) -> bool:
         """Begin many commands of one kind, at once or one by one."""
         command = self.table.find(run.name)
-        if self.slots and not self._admits(Lane.KEYS):
+        if self.slots and not self._admits(KEYS):
             return False
-        if command is not None and command.run_many is not None and command.takes(len(run.columns)):
+        if command is not None and command.run_many is not None and len(run.columns) in command.counts:
             is_allowed = self.gate.is_passed and not (command.is_write and self.engine.is_read_only)
             if is_allowed and command.run_many(self, *run.columns):
                 if command.is_write:
@@ -146,8 +141,14 @@ class RespSession(Session):
         self.inbox.extendleft(reversed(run.commands()))
         return self.start(self.inbox[0])
 
+    def _refuse(self, request: Malformed) -> bool:
+        if self.slots and self.lane is not KEYS:
+            return False
+        self.say(ErrorReply(f"ERR {request.text}"))
+        return True
+
     def _start_unknown(self, name: bytes) -> bool:
-        if self.slots and self.lane is not Lane.KEYS:
+        if self.slots and self.lane is not KEYS:
             return False
         if not self.gate.is_passed:
             self.say(ErrorReply(f"NOAUTH {NO_AUTH}"))
@@ -156,7 +157,7 @@ class RespSession(Session):
         return True
 
     def _admits(self, lane: Lane) -> bool:
-        return self.admits(lane) and (lane is Lane.KEYS or not self.engine.is_full)
+        return self.admits(lane) and (lane is KEYS or not self.engine.is_full)
 
     def _check_writable(self) -> None:
         if self.engine.is_read_only:
@@ -223,7 +224,7 @@ class RespSession(Session):
     def submit_in_steps(self, operations: Sequence[Operation], finish: Callable[..., Any]) -> None:
         """Execute more operations on keys than should be executed at a time, as `submit` does."""
         reply = self._replier(finish)
-        slot = self.reserve(Lane.ALONE, self.operation)
+        slot = self.reserve(ALONE, self.operation)
 
         def done(results: Any) -> None:
             self.settle(slot, reply([results] if isinstance(results, SkegError) else results))
@@ -233,7 +234,7 @@ class RespSession(Session):
     def run(self, function: Callable[[], Any], index: str | None = None, *, is_long: bool = False) -> None:
         """Call a function on another thread; its result is the value of the reply. ``index`` is what it is about."""
         version = self.version
-        slot = self.reserve(Lane.ALONE, self.operation)
+        slot = self.reserve(ALONE, self.operation)
 
         def done(result: Any) -> None:
             if isinstance(result, SkegError):
@@ -244,12 +245,13 @@ class RespSession(Session):
 
     def search(self, known: KnownSearch, queries: bytes, count: int | None = None) -> None:
         """Search an index for one query, or for as many; the encoded hits are the reply."""
-        if not known.is_quick or (count or 1) > AT_ONCE_MAX or not self.engine.searches.is_at_once:
+        engine = self.engine
+        if not known.is_quick or (count or 1) > AT_ONCE_MAX or not engine.searches.is_at_once(self.started):
             self.queue_search(known, queries, count=count)
             return
         self.take_from_tick(count or 1)
-        quick = None if known.room is None else self.engine.rooms.get(known.room).answer
-        answer = self.engine.searches.at_once(known.plan, queries, count, known.encode, quick)
+        quick = None if known.room is None else engine.rooms.get(known.room).answer
+        answer = engine.searches.at_once(known.plan, queries, count, known.encode, quick)
         if isinstance(answer, bytes):
             self.out.append(answer)
             self.out_bytes += len(answer)
@@ -261,7 +263,7 @@ class RespSession(Session):
         """Have a thread search; ``how`` as of `Search`."""
         version, plan = self.version, known.plan
         weight = reply_weight(plan, how.get("count") or 1, with_payload=how.get("with_payload", False))
-        slot = self.reserve(Lane.SEARCH, self.operation, weight)
+        slot = self.reserve(SEARCH, self.operation, weight)
 
         def done(result: Any) -> None:
             if isinstance(result, SkegError):
@@ -273,7 +275,7 @@ class RespSession(Session):
     def change(self, change: Put | Remove, index: str, finish: Callable[[Any], Any]) -> None:
         """Queue a change of an index; ``finish`` makes the value of the reply of its result."""
         version = self.version
-        slot = self.reserve(Lane.CHANGE, self.operation)
+        slot = self.reserve(CHANGE, self.operation)
 
         def done(result: Any) -> None:
             value = refusal(failure_of(result, index)) if isinstance(result, SkegError) else finish(result)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -46,6 +47,10 @@ class Lane(IntEnum):
     ALONE = 3
 
 
+# To look up a member in its class takes longer than to call a function, up to Python 3.11.
+KEYS, SEARCH, CHANGE, ALONE = Lane
+
+
 class Link(Protocol):
     """What a session needs of its connection."""
 
@@ -55,8 +60,8 @@ class Link(Protocol):
     def wake(self, session: Session) -> None:
         """Have `Session.advance` called in the next tick."""
 
-    def answered(self, operations: list[int], started: float) -> None:
-        """Requests, by number of their operation, that began at a time are answered now."""
+    def answered(self, operations: Sequence[int], started: float) -> None:
+        """Requests, by number of their operation, that began at a time are answered now; perhaps none."""
 
     def finish(self) -> None:
         """Close the connection once everything that was sent is out."""
@@ -93,6 +98,8 @@ class Session(ABC):
         self.link = link
         self.gate = gate
         self.inbox: deque[Any] = deque()
+        # Bytes that a request takes which has not arrived whole.
+        self.pending = 0
         self.out: list[bytes] = []
         self.out_bytes = 0
         # Bytes of the writes that wait for the end of the tick: what is read after them may be as long.
@@ -102,7 +109,7 @@ class Session(ABC):
         self._at_once_left = AT_ONCE_MAX
         self.slots: deque[Slot] = deque()
         self.held_bytes = 0  # the weight of all of them
-        self.lane = Lane.KEYS
+        self.lane = KEYS
         # Whether some of `out` is known only when this tick's operations were executed.
         self.is_in_batch = False
         # The peer does not read: nothing begins.
@@ -112,14 +119,9 @@ class Session(ABC):
 
     # --- what a protocol does
 
-    @property
-    @abstractmethod
-    def pending(self) -> int:
-        """Bytes of a request that has not arrived whole."""
-
     @abstractmethod
     def receive(self, data: bytes) -> None:
-        """Parse what arrived and append the requests to the inbox."""
+        """Parse what arrived, append the requests to the inbox and note what is `pending`."""
 
     @abstractmethod
     def start(self, request: Any) -> bool:
@@ -172,11 +174,9 @@ class Session(ABC):
 
     def admits(self, lane: Lane) -> bool:
         """Whether a request of a lane may begin now."""
-        if self.slots and (lane is not self.lane or lane is Lane.ALONE or len(self.slots) >= WINDOW):
+        if self.slots and (lane is not self.lane or lane is ALONE or len(self.slots) >= WINDOW):
             return False
-        if lane is Lane.KEYS:
-            return True
-        return not self.is_in_batch
+        return lane is KEYS or not self.is_in_batch
 
     def fail(self) -> None:
         """Begin nothing any more: the connection is being given up."""
@@ -204,7 +204,7 @@ class Session(ABC):
         """Put what is in `out` behind everything that waits; it may change until `release`."""
         slot = self._slot(self.out)
         self.out = []
-        self._append(slot, Lane.KEYS)
+        self._append(slot, KEYS)
         return slot
 
     def release(self, slot: Slot) -> None:
@@ -238,8 +238,7 @@ class Session(ABC):
         if len(slots) == 1 and slots[0] is slot:
             slots.clear()
             self.held_bytes = 0
-            if slot.operations:
-                self.link.answered(slot.operations, slot.started)
+            self.link.answered(slot.operations, slot.started)
             self.link.send(data)
         elif slots and slots[0] is slot:
             ready = []
@@ -247,8 +246,7 @@ class Session(ABC):
                 done = slots.popleft()
                 self.held_bytes -= done.weight
                 ready.append(done.data or b"")
-                if done.operations:
-                    self.link.answered(done.operations, done.started)
+                self.link.answered(done.operations, done.started)
             self.link.send(ready[0] if len(ready) == 1 else b"".join(ready))
         self._go_on()
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import skeg
+from skeg.net import session
 from skeg.net.binary.frames import Op, pack_frame
 from skeg.net.engine import quick, searches
 from skeg.net.resp.encode import encode
@@ -112,9 +113,10 @@ def test_when_searches_took_long_again_and_again_threads_answer_for_a_while(
     replies = b"".join(expected(built, row) for row in range(40))
     # Each takes a second, which is one time the credit divided by `forgiven`, and hours of a share so small.
     clock = iter(range(10_000))
-    monkeypatch.setattr(searches, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
+    for module in (searches, session):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: float(next(clock))))
     monkeypatch.setattr(searches, "SLOW_SHARE", 1e-6)
-    monkeypatch.setattr(searches, "SLOW_CREDIT_S", forgiven + 0.5)
+    monkeypatch.setattr(searches, "BACKLOG_S", (forgiven + 0.5) / 1e-6)
     assert replies == found(talk, built, b"".join(map(request, vectors[:40])))
     assert "skeg-search" not in threads_used[: forgiven + 1]
     assert {"skeg-search"} == {*threads_used[forgiven + 1 :]}
@@ -123,7 +125,7 @@ def test_when_searches_took_long_again_and_again_threads_answer_for_a_while(
 def test_loop_and_threads_by_turns_answer_in_order(talk, built, threads_used, monkeypatch):
     _, vectors = built
     turns = iter(range(1000))
-    monkeypatch.setattr(searches.SearchPool, "is_at_once", property(lambda _: next(turns) % 3 > 0))
+    monkeypatch.setattr(searches.SearchPool, "is_at_once", lambda *_: next(turns) % 3 > 0)
     replies = b"".join(expected(built, row) for row in range(40))
     assert replies == found(talk, built, b"".join(map(request, vectors[:40])))
     assert len({*threads_used}) > 1

@@ -188,9 +188,13 @@ class LiveEngine:
         cost = (costs[0], costs[1], costs[2], settings.list_size)
         return Hits(ids[:count], scores[:count], view.metric, cost)
 
-    def call_one(self, call: Callable[..., Any], query: Float32s, settings: Settings, rest: tuple[Any, ...]) -> Any:
-        """See `View.call_one`."""
-        return self.settled(lambda view: view.call_one(call, query, settings, rest))
+    def call_one(
+        self, call: Callable[..., Any], query: Float32s, k: int, list_size: int | None, rest: tuple[Any, ...]
+    ) -> Any:
+        """See `View.call_one`; None as well if the parts changed meanwhile."""
+        view = self._state.view
+        answer = view.call_one(call, query, k, list_size, rest)
+        return answer if self._held is None or self._held.view is view else None
 
     def search_many(self, queries: Float32s, settings: Settings, threads: int) -> Hits:
         """Hits of queries (n, dim); `VectorError` for one that can't be, `CorruptError` for a damaged graph."""

@@ -197,11 +197,14 @@ class View:
         encoded = [b"" if place is None else place[0].payload(place[1]) for place in places]
         return encoded if any(encoded) else []
 
-    def call_one(self, call: Callable[..., Any], query: Any, settings: Settings, rest: tuple[Any, ...]) -> Any:
+    def call_one(
+        self, call: Callable[..., Any], query: Any, k: int, list_size: int | None, rest: tuple[Any, ...]
+    ) -> Any:
         """As `skeg.ann.searcher.GraphSearcher.call_one`; None if there is more than a segment to search."""
-        if self.segment is None or not self.is_plain:
+        segment = self.segment
+        if segment is None or not self.is_plain:
             return None
-        return self.segment.searcher.call_one(call, query, self.settings.same(settings), rest)
+        return segment.searcher.call_one(call, query, k, list_size, rest)
 
     def select(self, wanted: Filter) -> tuple[Selection, ...]:
         """The rows of each part that a filter wants; `FilterError` if it does not fit the types of the fields."""

@@ -103,7 +103,7 @@ def _docs(entry: Command) -> dict[bytes, Any]:
 
 def _keys_of(session: RespSession, words: list[bytes]) -> list[bytes]:
     entry = session.table.find(words[0]) if words else None
-    if entry is None or not entry.takes(len(words) - 1):
+    if entry is None or len(words) - 1 not in entry.counts:
         raise CommandError("Invalid command specified, or invalid number of arguments for it")
     first, last, step = entry.keys
     if not first:

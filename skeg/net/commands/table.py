@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -46,6 +47,11 @@ class Command:
         For ``COMMAND DOCS``.
     operation : int
         Its number among the operations that are measured; set by `Table`.
+
+    Attributes
+    ----------
+    counts : range
+        How many arguments it may have.
     """
 
     name: str
@@ -61,6 +67,12 @@ class Command:
     group: str = "generic"
     summary: str
     operation: int = 0
+    counts: range = attrs.field(init=False, repr=False, eq=False)
+
+    @counts.default
+    def _counts(self) -> range:
+        low, high = self.arity
+        return range(low, sys.maxsize if high < 0 else high + 1)
 
     @property
     def flags(self) -> list[str]:
@@ -82,11 +94,6 @@ class Command:
         """What is said about a wrong number of arguments."""
         wants = f"; want {self.wants}" if self.wants else ""
         return f"wrong number of arguments for '{self.label or self.name}'{wants}"
-
-    def takes(self, count: int) -> bool:
-        """Whether it takes so many arguments, the name not counted."""
-        low, high = self.arity
-        return low <= count and (high < 0 or count <= high)
 
 
 # Operations that metrics have always had, by command; others are called by their names.

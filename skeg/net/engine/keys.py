@@ -6,7 +6,6 @@ batch, whichever connection they came from. Nobody is answered before the commit
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -167,8 +166,7 @@ class Keys:
                 _fail(batch, dict(slots), error)
             for session, slot in slots:
                 session.release(slot)
-            if operations:
-                self._metrics.observe_many(operations, time.perf_counter() - started)
+            self._metrics.answered(operations, started)
 
         self._store.when_durable(ticket, settle)
 

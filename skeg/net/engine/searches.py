@@ -43,6 +43,9 @@ SLOW_SHARE = 0.05
 SLOW_CREDIT_S = 0.02
 """Seconds that they may take in a row. Now and then one is slow because another process has the processor."""
 
+BACKLOG_S = SLOW_CREDIT_S / SLOW_SHARE
+"""Seconds of the loop of which so many are the share."""
+
 SHARE_MIN = 4
 """Queries below which it is not worth while to wake another thread for a part of them."""
 
@@ -131,17 +134,15 @@ class SearchPool:
         self._queues: dict[Any, deque[Search]] = {}
         self._work: SimpleQueue[list[Search] | None] = SimpleQueue()
         self._idle = workers
-        self._is_at_once = is_at_once
         # When the slow queries so far would all have fitted into their share: a time to come means they did not.
-        self._slow_until = 0.0
+        self._slow_until = 0.0 if is_at_once else math.inf
         self.depth = 0
         self.nbytes = 0  # of queries that wait
         self._threads: list[threading.Thread] = []
 
-    @property
-    def is_at_once(self) -> bool:
-        """Whether `at_once` is to answer quick queries now, rather than threads."""
-        return self._is_at_once and self._slow_until - time.perf_counter() <= SLOW_CREDIT_S / SLOW_SHARE
+    def is_at_once(self, now: float) -> bool:
+        """Whether `at_once` is to answer quick queries now, by `time.perf_counter`, rather than threads."""
+        return self._slow_until - now <= BACKLOG_S
 
     def at_once(
         self, plan: Plan, queries: bytes, count: int | None, encode: Encode, quick: Quick | None = None

@@ -49,8 +49,10 @@ class _Shape(NamedTuple):
 
     length: int
     head: bytes  # all before the first of the two
-    end: int  # where that ends
     middle: bytes  # what stands between them
+    first: int  # where the first begins
+    end: int  # where it ends
+    last: int  # where the last begins
     args: list[bytes]  # the arguments before them
     limits: Limits  # that the lengths do not exceed
 
@@ -74,7 +76,7 @@ class RequestParser(Frames):
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self._commands: list[list[bytes] | Malformed] = []
-        self._last = _Shape(-1, b"", 0, b"", [], limits)
+        self._last = _Shape(-1, b"", b"", 0, 0, 0, [], limits)
         self._reset()
 
     def _reset(self) -> None:
@@ -100,12 +102,12 @@ class RequestParser(Frames):
         ----------
         data : bytes
         """
-        length, head, end, middle, args, limits = self._last
+        length, head, middle, first, end, last, args, limits = self._last
         if len(data) != length or not data.startswith(head) or not data.startswith(middle, end):
             return None
-        if data[-2:] != CRLF or limits is not self.limits or self.error is not None or self.pending:
+        if data[-2:] != CRLF or limits is not self.limits or self.error is not None or self._held or self._line:
             return None
-        return [*args, data[len(head) : end], data[end + len(middle) : -2]]
+        return [*args, data[first:end], data[last:-2]]
 
     def _remember(self, data: bytes, args: list[bytes] | Malformed) -> None:
         """Note a chunk that was a command with these arguments and nothing else."""
@@ -117,7 +119,8 @@ class RequestParser(Frames):
         head = data[: end - size]
         # Else an argument came in another form than that of a plain string.
         if data.startswith(middle, end) and head.endswith(b"\r\n$%d\r\n" % size) and head[:1] == b"*":
-            self._last = _Shape(len(data), head, end, middle, args[:-2], self.limits)
+            last = end + len(middle)
+            self._last = _Shape(len(data), head, middle, len(head), end, last, args[:-2], self.limits)
 
     def feed(self, data: bytes) -> list[list[bytes] | Malformed]:
         """Take a chunk of any length.

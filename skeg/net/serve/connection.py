@@ -35,6 +35,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, hub: Hub, make: Callable[[Connection], Session]) -> None:
         self._hub = hub
+        self.answered = hub.engine.metrics.answered
         self._make = make
         self.session: Session
         self.peer = ""
@@ -44,7 +45,7 @@ class Connection(asyncio.Protocol):
         self.stalled: float | None = None
         self.counted = 0
         self._transport: asyncio.Transport
-        self._is_read = True
+        self.is_read = True
         # Bytes of requests that arrived since the inbox was empty.
         self._waiting = 0
         # Bytes that were written, and those that the client had taken when it was looked at.
@@ -74,21 +75,36 @@ class Connection(asyncio.Protocol):
         self.last_heard = hub.time()
         hub.input_bytes += len(data)
         session.receive(data)
-        pending, counted = session.pending, self.counted
-        if pending != self.counted:
-            hub.buffered_bytes += pending - self.counted
-            self.counted = pending
-            if hub.buffered_bytes > hub.buffered_max and pending > hub.fair_share:
-                hub.log.warning("connection closed: too many bytes of unfinished requests", extra={"peer": self.peer})
+        nbytes = len(data)
+        if session.pending != self.counted:
+            nbytes += self.counted - session.pending
+            if not self._may_keep(session.pending):
                 self.abort()
                 return
         if session.inbox or session.is_ending:
             if not self.is_queued:
                 hub.begin(self)
-            self._waiting = self._waiting + len(data) + counted - pending if session.inbox else 0
-            if self._is_read and (len(session.inbox) > INBOX_MAX or self._waiting > INBOX_BYTES):
-                self._is_read = False
-                self._transport.pause_reading()
+            if session.inbox:
+                self._count_waiting(nbytes)
+            else:
+                self._waiting = 0
+
+    def _may_keep(self, pending: int) -> bool:
+        """Count the bytes of an unfinished request; whether there may be so many."""
+        hub = self._hub
+        hub.buffered_bytes += pending - self.counted
+        self.counted = pending
+        if hub.buffered_bytes <= hub.buffered_max or pending <= hub.fair_share:
+            return True
+        hub.log.warning("connection closed: too many bytes of unfinished requests", extra={"peer": self.peer})
+        return False
+
+    def _count_waiting(self, nbytes: int) -> None:
+        """Note that so many more bytes are of requests that have not begun; read no further if they are too many."""
+        self._waiting += nbytes
+        if self.is_read and (len(self.session.inbox) > INBOX_MAX or self._waiting > INBOX_BYTES):
+            self.is_read = False
+            self._transport.pause_reading()
 
     def pause_writing(self) -> None:
         """The client does not take what it asked for."""
@@ -124,10 +140,6 @@ class Connection(asyncio.Protocol):
         if not self.is_queued and not self._is_closed:
             self._hub.queue_later(self)
 
-    def answered(self, operations: list[int], started: float) -> None:
-        """Count requests, and how long they took."""
-        self._hub.answered(operations, started)
-
     def finish(self) -> None:
         """Close when everything that was written is out."""
         if not self._is_closed:
@@ -146,21 +158,21 @@ class Connection(asyncio.Protocol):
             self.stalled = now
         self._taken = taken
 
-    def after_tick(self) -> None:
-        """Read on, if the requests that have arrived are begun."""
-        if self._is_read or self._is_closed:
+    def read_on(self) -> None:
+        """Read on, which had ended, if the requests that have arrived are begun."""
+        if self._is_closed:
             return
         if not self.session.inbox:
             self._waiting = 0
         if len(self.session.inbox) <= INBOX_MAX // 2 and self._waiting <= INBOX_BYTES:
-            self._is_read = True
+            self.is_read = True
             self._transport.resume_reading()
 
     def drain(self) -> None:
         """Take no further requests; close when those that have arrived are answered."""
         if not self._is_closed:
             self._transport.pause_reading()
-            self._is_read = True
+            self.is_read = True
             self.session.is_ending = True
             self._hub.queue(self)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from typing import TYPE_CHECKING
 
 from skeg.net.engine.engine import Engine
@@ -150,15 +149,12 @@ class Hub:
             return
         for connection in ready:
             connection.is_queued = False
-            connection.session.end_tick()
-            if connection.session.inbox:
+            session = connection.session
+            session.end_tick()
+            if session.inbox:
                 self.begin(connection)
-            connection.after_tick()
-
-    def answered(self, operations: list[int], started: float) -> None:
-        """Count requests that took from a time until now."""
-        if operations:
-            self.engine.metrics.observe_many(operations, time.perf_counter() - started)
+            if not connection.is_read:
+                connection.read_on()
 
     # --- silence
 

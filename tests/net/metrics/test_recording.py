@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+import time
 from collections import Counter
 
 import attrs
@@ -59,11 +60,18 @@ def test_histograms_are_those_of_the_naive_twin(durations):
 @given(operations=st.lists(st.integers(0, 2), min_size=1, max_size=9))
 def test_many_requests_are_counted_like_one_after_another(operations):
     together, single = Metrics(OPERATIONS), Metrics(OPERATIONS)
-    together.observe_many(operations, 0.003)
+    together.answered(operations, time.perf_counter() - 100)
     for operation in operations:
-        single.observe(operation, 0.003)
+        single.observe(operation, 100)
     for operation in range(3):
-        assert single.durations(operation) == together.durations(operation)
+        counts, total = together.durations(operation)
+        assert (counts, total // 10**11) == (single.durations(operation).counts, operations.count(operation))
+
+
+def test_no_requests_are_counted_as_none():
+    metrics = Metrics(OPERATIONS)
+    metrics.answered([], time.perf_counter())
+    assert not metrics.total()
 
 
 def test_errors_belong_to_operations_and_are_no_requests():
