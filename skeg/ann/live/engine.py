@@ -16,7 +16,6 @@ import numpy.typing as npt
 from skeg.ann.exact import checked_norms
 from skeg.ann.format import Manifest, read_manifest, write_manifest
 from skeg.ann.hits import Hits
-from skeg.ann.kernels.search import OK
 from skeg.ann.live.forks import follow
 from skeg.ann.live.format import HEADER_BYTES, LogHeader
 from skeg.ann.live.log import LogWriter
@@ -25,7 +24,7 @@ from skeg.ann.live.merge import Added, Merge, generation_after, next_segment
 from skeg.ann.live.opening import Replay, remove_leftovers
 from skeg.ann.live.plan import SCAN_ROWS
 from skeg.ann.live.rows import LINK_ROWS
-from skeg.ann.live.searching import exact_hits, nearest_hits
+from skeg.ann.live.searching import exact_hits, hits_of_one, nearest_hits
 from skeg.ann.live.state import CHUNK_ROWS, State, new_live
 from skeg.ann.live.view import View
 from skeg.ann.live.writer import Delete, Put, Update, Writer
@@ -170,23 +169,16 @@ class LiveEngine:
         while True:
             view = self.view
             result = search(view)
-            if self._held is None or self._held.view is view:
+            if self._is_now(view):
                 return result
+
+    def _is_now(self, view: View) -> bool:
+        held = self._held
+        return held is None or held.view is view
 
     def search_one(self, query: Float32s, settings: Settings) -> Hits | None:
         """Hits of one query (dim,), or None if there is anything to complain about."""
-        return self.settled(lambda view: self._search_one(view, query, settings))
-
-    def _search_one(self, view: View, query: Float32s, settings: Settings) -> Hits | None:
-        settings = view.settings.same(settings)
-        if view.segment is not None and view.is_plain:
-            return view.segment.searcher.search_one(query, settings)
-        ids, scores = np.empty(settings.n_hits, np.uint64), np.empty(settings.n_hits, np.float32)
-        status, count, *costs = view.search_one(query, settings, None, ids, scores)
-        if status != OK or not count:
-            return None
-        cost = (costs[0], costs[1], costs[2], settings.list_size)
-        return Hits(ids[:count], scores[:count], view.metric, cost)
+        return self.settled(lambda view: hits_of_one(view, query, view.settings.same(settings)))
 
     def call_one(
         self, call: Callable[..., Any], query: Float32s, k: int, list_size: int | None, rest: tuple[Any, ...]
@@ -194,7 +186,7 @@ class LiveEngine:
         """See `View.call_one`; None as well if the parts changed meanwhile."""
         view = self._state.view
         answer = view.call_one(call, query, k, list_size, rest)
-        return answer if self._held is None or self._held.view is view else None
+        return answer if self._is_now(view) else None
 
     def search_many(self, queries: Float32s, settings: Settings, threads: int) -> Hits:
         """Hits of queries (n, dim); `VectorError` for one that can't be, `CorruptError` for a damaged graph."""
@@ -257,6 +249,7 @@ class LiveEngine:
         if self._writer is not None:
             return False
         with self._merging:  # one thread at a time
+            self.check_open()
             return self._catch_up()
 
     def _catch_up(self) -> bool:
@@ -490,8 +483,7 @@ class LiveEngine:
         finally:
             self._replay.close()
             self._held = None
-            if state.view.segment is not None:
-                state.view.segment.searcher.close()
+            state.close()
             if self._lock is not None:
                 self._lock.release()
 

@@ -81,6 +81,17 @@ def _nearest(view: View, queries: Float32s, question: Question, chosen: Chosen) 
     return search(view, queries, question.settings, chosen, question.threads)
 
 
+def hits_of_one(view: View, query: Float32s, settings: Settings) -> Hits | None:
+    """Hits of one query (dim,), or None if there is anything to complain about."""
+    if view.segment is not None and view.is_plain:
+        return view.segment.searcher.search_one(query, settings)
+    ids, scores = np.empty(settings.n_hits, np.uint64), np.empty(settings.n_hits, np.float32)
+    status, count, *costs = view.search_one(query, settings, None, ids, scores)
+    if status != OK or not count:
+        return None
+    return Hits(ids[:count], scores[:count], view.metric, (costs[0], costs[1], costs[2], settings.list_size))
+
+
 def nearest_hits(view: View, queries: Float32s, settings: Settings, chosen: Chosen, threads: int) -> Hits:
     """Hits of queries (n, dim) float32; `VectorError` for one that can't be, `CorruptError` for a damaged graph."""
     if not len(view):

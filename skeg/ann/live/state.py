@@ -93,6 +93,13 @@ class State:
             segment.searcher.retune(manifest)
         self.adopt(manifest, segment, self.view.rows)
 
+    def close(self) -> None:
+        """Hold nothing any more, so that who still has the index does not keep it in memory."""
+        segment = self.view.segment
+        self.view = View.of(self.path, self.manifest, None, ())
+        if segment is not None:
+            segment.searcher.close()
+
     def _new_rows(self, segment: SegmentPart | None) -> LiveRows:
         m = self.manifest
         transform = RowTransform.rotating(np.zeros(m.dim, np.float32), m.metric, self.params.seed)
@@ -114,8 +121,8 @@ class State:
 
     @property
     def room(self) -> int:
-        """Rows that can still be added to the newest part."""
-        return self.newest.capacity - self.newest.count
+        """Rows that can still be added to the newest part; none of a closed one."""
+        return self.newest.capacity - self.newest.count if self.view.rows else 0
 
     @property
     def wants_merge(self) -> bool:

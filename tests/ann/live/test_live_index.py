@@ -13,6 +13,7 @@ import pytest
 from skeg import ClosedError, LockedError, NotFoundError, ParameterError, ReadOnlyError, StorageError, VectorError
 from skeg.ann import Index
 from skeg.ann.live.engine import LiveEngine
+from skeg.ann.live.writer import Put
 from skeg.durability import Durability
 from skeg.fileops import File, FileOps
 from tests.ann.live.small import contents, limit, no_background
@@ -489,9 +490,34 @@ def test_an_index_that_was_closed_is_gone_without_a_collection(tmp_path):
         index.consolidate(threads=1)
         index.delete(4)
         index.search([vector(3)], 5, filter=[1, 2, 3])
-        gone = [weakref.ref(index._engine), *map(weakref.ref, index._engine.view.rows)]
+        view = index._engine.view
+        gone = [*map(weakref.ref, view.rows), weakref.ref(view.segment), weakref.ref(view)]
+        del view
         index.close()
+        assert [None] * len(gone) == [some() for some in gone], "whoever still has the index keeps its rows"
+        gone = weakref.ref(index._engine)
         del index
-        assert [None] * len(gone) == [some() for some in gone]
+        assert gone() is None
     finally:
         gc.enable()
+
+
+def test_a_change_that_waited_until_the_index_was_closed_is_not_made(index):
+    fill(index, [1, 2])
+    writer, view = index._engine._writer, index._engine.view
+    index.close()
+    with pytest.raises(ClosedError, match="closed"):
+        writer.submit(Put(np.array([3], np.uint64), np.stack([vector(3)]), [], "replace", Durability.SYNC))
+    assert 2 == len(view), "a search that is under way has not lost its rows"
+    with Index.open(index.path) as again:
+        assert {1, 2} == contents(again).keys()
+
+
+def test_a_reader_that_waited_until_it_was_closed_does_not_catch_up(index):
+    fill(index, [1, 2])
+    reader = Index.open(index.path)
+    engine = reader._engine
+    fill(index, [3])
+    reader.close()
+    with pytest.raises(ClosedError, match="closed"):
+        engine.refresh()
