@@ -113,7 +113,7 @@ LAYERS: list[list[str]] = [
     ["skeg.net.engine.quick"],
     ["skeg.net.engine.engine"],
     ["skeg.net.engine.figures"],
-    ["skeg.net.vectors"],
+    ["skeg.net.vectors", "skeg.net.known"],
     ["skeg.net.commands.table"],
     ["skeg.net.resp_session", "skeg.net.binary_session"],
     ["skeg.net.commands.*", "skeg.net.binary_commands"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from skeg.ann.hits import Hits
 from skeg.errors import SkegError
 from skeg.kv import Store
 from skeg.net.binary import requests as rq
@@ -25,8 +26,13 @@ from skeg.net.binary.replies import (
 from skeg.net.binary_session import BinarySession, Handlers, MissingError
 from skeg.net.engine.changes import Put, Remove
 from skeg.net.failures import CommandError
+from skeg.net.kernels.answer import BINARY
+from skeg.net.known import KnownSearch
 from skeg.net.session import NotNowError
 from skeg.net.vectors import ID_MAX, check_dim, index_named, plan_of
+
+_SET_NX, _SET_XX = int(Flags.SET_NX), int(Flags.SET_XX)
+
 
 # --- connection
 
@@ -75,9 +81,9 @@ def _reserve_room(session: BinarySession, keys: list[bytes]) -> None:
 def set_(session: BinarySession, request: rq.Set) -> None:
     """Give a key a value, on a condition if flags say so."""
     operation = "set"
-    if session.frame.flags & Flags.SET_NX:
+    if session.frame.flags & _SET_NX:
         operation = "set_if_absent"
-    elif session.frame.flags & Flags.SET_XX:
+    elif session.frame.flags & _SET_XX:
         operation = "set_if_present"
     session.submit([(operation, request.key, request.value)], _done)
 
@@ -202,13 +208,24 @@ def vget(session: BinarySession, request: rq.Vget) -> None:
 
 def vsearch(session: BinarySession, request: rq.Vsearch) -> None:
     """The nearest vectors."""
+    spelled = (request.name, request.k, request.l_search)
+    known = session.searches.get(spelled, len(request.vector))
+    if known is not None:
+        session.search(known, request.vector)
+        return
     index = index_named(session.engine.database, request.name)
     check_dim(request.name, index, request.vector, "query")
     plan = plan_of(index, request.k, request.l_search)
     if plan is None:
         session.say(encode_hits([], []))
         return
-    session.search(plan, request.vector, request.name)
+    known = KnownSearch.of(request.name, plan, _hits_of, BINARY)
+    session.searches.add(spelled, known, request.k, request.l_search)
+    session.search(known, request.vector)
+
+
+def _hits_of(hits: Hits) -> bytes:
+    return encode_hits(hits.ids, hits.scores)
 
 
 # --- the server

@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from skeg.ann.hits import Hits
 from skeg.durability import Durability
 from skeg.errors import NotFoundError, ProtocolError, SkegError
 from skeg.kv.aio import Operation
 from skeg.net.access import Gate
 from skeg.net.binary import requests as rq
 from skeg.net.binary.frames import Code, Flags, Frame, FrameParser, Op
-from skeg.net.binary.replies import (
-    encode_hits,
-    err,
-    ok,
-)
+from skeg.net.binary.replies import err, ok
 from skeg.net.engine.changes import Put, Remove
 from skeg.net.engine.engine import Engine
-from skeg.net.engine.searches import Plan, Search
+from skeg.net.engine.searches import Search
 from skeg.net.failures import NO_AUTH, READ_ONLY, CommandError, failure_of
+from skeg.net.known import KnownSearch, KnownSearches
 from skeg.net.session import ALONE, CHANGE, KEYS, SEARCH, Lane, Link, NotNowError, Session
 from skeg.net.vectors import reply_weight
 
@@ -80,6 +76,7 @@ class BinarySession(Session):
         self._handlers = handlers
         self._parser = FrameParser(gate.limits)
         self._numbers: dict[int, int] = {op: operations.get(_MEASURED_AS.get(op, ""), 0) for op in Op}
+        self.searches = KnownSearches(engine.database)
         # The request that is being begun.
         self.frame: Frame
         self.is_apart = False
@@ -197,25 +194,26 @@ class BinarySession(Session):
         slot = self.reserve(CHANGE, self._numbers[self.frame.op])
         self.engine.changes.submit(change._replace(done=lambda result: self.settle(slot, reply(result, encode))))
 
-    def search(self, plan: Plan, query: bytes, index: str) -> None:
-        """Search an index, at once or on a thread."""
-        reply = self.replier(index)
-        operation = self._numbers[self.frame.op]
+    def search(self, known: KnownSearch, query: bytes) -> None:
+        """Search an index for one query, at once or on a thread; the encoded hits are the payload of the reply."""
+        engine, operation = self.engine, self._numbers[self.frame.op]
+        if known.room is None or not engine.searches.is_at_once(self.started):
+            reply = self.replier(known.name)
+            slot = self.reserve(SEARCH, operation, reply_weight(known.plan))
 
-        def encode(hits: Hits) -> bytes:
-            return reply(hits, lambda found: encode_hits(found.ids, found.scores))
+            def done(answer: bytes | SkegError) -> None:
+                self.settle(slot, reply(answer, bytes))
 
-        def final(answer: bytes | SkegError) -> bytes:
-            return answer if isinstance(answer, bytes) else reply(answer, lambda _: b"")
-
-        searches = self.engine.searches
-        if plan.is_quick and searches.is_at_once(self.started):
-            self.take_from_tick(1)
-            self.out.append(final(searches.at_once(plan, query, None, encode)))
-            self.operations.append(operation)
+            engine.searches.submit(Search(known.plan, query, known.encode, done))
             return
-        slot = self.reserve(SEARCH, operation, reply_weight(plan))
-        searches.submit(Search(plan, query, encode, lambda answer: self.settle(slot, final(answer))))
+        self.take_from_tick(1)
+        quick = engine.rooms.get(known.room).answer
+        answer = engine.searches.at_once(known.plan, query, None, known.encode, quick)
+        if isinstance(answer, bytes):
+            self.say(answer)
+        else:
+            self.refuse(Code.INTERNAL, failure_of(answer, known.name).text)
+        self.operations.append(operation)
 
 
 _MEASURED_AS = {

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import attrs
-
 from skeg.catalog import check_name
 from skeg.errors import ParameterError, SkegError
 from skeg.kv.aio import Operation
@@ -14,9 +12,9 @@ from skeg.net.access import Gate
 from skeg.net.commands.table import Command, Table
 from skeg.net.engine.changes import Put, Remove
 from skeg.net.engine.engine import Engine
-from skeg.net.engine.quick import RoomKey
-from skeg.net.engine.searches import Encode, Plan, Search
+from skeg.net.engine.searches import Search
 from skeg.net.failures import NO_AUTH, READ_ONLY, CommandError, failure_of
+from skeg.net.known import KnownSearch, KnownSearches
 from skeg.net.resp.encode import ErrorReply
 from skeg.net.resp.encode import encode as encode_value
 from skeg.net.resp.requests import Malformed, RequestParser
@@ -27,17 +25,6 @@ from skeg.vector_index import VectorIndex
 
 MANY = 512
 """Words of a command from which on it is executed on a thread of its own: about 3 ms."""
-
-
-@attrs.frozen
-class KnownSearch:
-    """What a search that is asked for again and again comes to, as long as the index is the same."""
-
-    name: str
-    plan: Plan
-    is_quick: bool
-    encode: Encode
-    room: RoomKey | None = None
 
 
 class RespSession(Session):
@@ -64,8 +51,7 @@ class RespSession(Session):
         self.name = b""
         self.level = engine.durability
         self.library = (b"", b"")
-        # Searches that were asked for, by how they were spelled.
-        self.searches: dict[tuple[bytes, bytes, bytes, int], KnownSearch] = {}
+        self.searches = KnownSearches(engine.database)
         self.command: Command | None = None  # the last one
         self.operation = 0
         self._parser = RequestParser(gate.limits)
@@ -246,11 +232,11 @@ class RespSession(Session):
     def search(self, known: KnownSearch, queries: bytes, count: int | None = None) -> None:
         """Search an index for one query, or for as many; the encoded hits are the reply."""
         engine = self.engine
-        if not known.is_quick or (count or 1) > AT_ONCE_MAX or not engine.searches.is_at_once(self.started):
+        if known.room is None or (count or 1) > AT_ONCE_MAX or not engine.searches.is_at_once(self.started):
             self.queue_search(known, queries, count=count)
             return
         self.take_from_tick(count or 1)
-        quick = None if known.room is None else engine.rooms.get(known.room).answer
+        quick = engine.rooms.get(known.room).answer if count is None else None
         answer = engine.searches.at_once(known.plan, queries, count, known.encode, quick)
         if isinstance(answer, bytes):
             self.out.append(answer)

@@ -10,8 +10,10 @@ import pytest
 
 import skeg
 from skeg.errors import ClosedError
+from skeg.net.binary.replies import encode_hits
 from skeg.net.engine.quick import ROOMS_MAX, Room, Rooms
 from skeg.net.engine.searches import Plan
+from skeg.net.kernels.answer import BINARY
 from skeg.net.resp.hits import encode_search
 
 N, DIM = 400, 24
@@ -23,15 +25,16 @@ QUERIES = RNG.normal(size=(40, DIM)).astype(np.float32)
 class QuickSearch:
     """A plan and a room for it."""
 
-    def __init__(self, plan, version):
-        self.plan, self.room = plan, Room(plan.target.dim, plan.k, version)
+    def __init__(self, plan, form):
+        self.plan, self.room = plan, Room(plan.target.dim, plan.k, form)
 
     def answer(self, query):
         return self.room.answer(self.plan, query)
 
 
-def twin(index, query, k, list_size, version):
-    return encode_search(index.search(query, k, search_list_size=list_size), None, version)
+def twin(index, query, k, list_size, form):
+    hits = index.search(query, k, search_list_size=list_size)
+    return encode_hits(hits.ids, hits.scores) if form == BINARY else encode_search(hits, None, form)
 
 
 @pytest.fixture(params=["cosine", "l2", "ip"])
@@ -45,12 +48,12 @@ def database(request, tmp_path):
 
 
 @pytest.mark.parametrize(("k", "list_size"), [(1, None), (10, 17), (10, 5), (128, 128)])
-@pytest.mark.parametrize("version", [2, 3])
-def test_replies_are_those_of_a_search(database, k, list_size, version):
+@pytest.mark.parametrize("form", [2, 3, BINARY])
+def test_replies_are_those_of_a_search(database, k, list_size, form):
     index = database.index("x")
-    search = QuickSearch(Plan(index, k, list_size), version)
+    search = QuickSearch(Plan(index, k, list_size), form)
     for query in QUERIES:
-        assert twin(index, query, k, list_size, version) == search.answer(query.tobytes())
+        assert twin(index, query, k, list_size, form) == search.answer(query.tobytes())
 
 
 def test_searches_by_turns_do_not_disturb_each_other(database):
@@ -59,11 +62,11 @@ def test_searches_by_turns_do_not_disturb_each_other(database):
     plans = [Plan(index, k, list_size) for k, list_size in ((1, 20), (10, 20), (10, None), (100, 100))]
     for query in QUERIES:
         for plan in plans:
-            for version in (2, 3):
-                expected = twin(index, query, plan.k, plan.list_size, version)
-                assert expected == rooms.get((DIM, plan.k, version)).answer(plan, query.tobytes())
+            for form in (2, 3, BINARY):
+                expected = twin(index, query, plan.k, plan.list_size, form)
+                assert expected == rooms.get((DIM, plan.k, form)).answer(plan, query.tobytes())
         index.search(query, 3, search_list_size=50)
-    assert 6 == len({id(rooms.get((DIM, k, version))) for k in (1, 10, 100) for version in (2, 3)})
+    assert 9 == len({id(rooms.get((DIM, k, form))) for k in (1, 10, 100) for form in (2, 3, BINARY)})
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38, 1e-42])

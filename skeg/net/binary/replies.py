@@ -31,6 +31,8 @@ from numpy.typing import NDArray
 from skeg.errors import ProtocolError
 from skeg.net.binary.frames import PAYLOAD_BYTES_MAX, Code, Op, pack_frame
 
+_OK = Op.OK  # to look it up in its class would take as long as to pack a frame
+
 _U32 = struct.Struct("<I")
 _ROW = struct.Struct("<IBBQ")
 _STATS = struct.Struct("<4Q")
@@ -73,7 +75,7 @@ def ok(version: int, request_id: int, payload: bytes = b"") -> bytes:
         No reader would take it, as it is too long. So do functions below, before they make it.
     """
     _check(len(payload))
-    return pack_frame(version, Op.OK, request_id, payload)
+    return pack_frame(version, _OK, request_id, payload)
 
 
 def err(version: int, request_id: int, code: Code, text: str) -> bytes:

@@ -149,9 +149,9 @@ def decode_request(frame: Frame) -> Request:
     known = _KNOWN.get(frame.op)
     if known is None:
         raise ProtocolError(f"op {Op(frame.op).label} not implemented")
-    if frame.op == Op.NATIVE_HELLO and frame.version < 2:
-        raise ProtocolError("native hello requires protocol version 2")
     kind, layout = known
+    if kind is NativeHello and frame.version < 2:
+        raise ProtocolError("native hello requires protocol version 2")
     request: Request = kind(*layout.read(frame.payload))
     return request
 

@@ -6,22 +6,20 @@ import json
 from typing import Any
 
 from skeg.ann.hits import Hits
-from skeg.errors import ProtocolError, SkegError
+from skeg.errors import ProtocolError
 from skeg.net.commands.table import Command
 from skeg.net.engine.changes import Put, Remove
 from skeg.net.engine.searches import Encode
 from skeg.net.failures import CommandError
+from skeg.net.known import KnownSearch
 from skeg.net.resp.encode import Status
 from skeg.net.resp.hits import encode_search
-from skeg.net.resp_session import KnownSearch, RespSession, index_name, name_text
+from skeg.net.resp_session import RespSession, index_name, name_text
 from skeg.net.session import Lane
 from skeg.net.text import U32_MAX, unsigned
 from skeg.net.vectors import DIM_MAX, ID_MAX, check_dim, plan_of
 
 _OK = Status("OK")
-
-KNOWN_MAX = 64
-"""Ways to search that are remembered for a connection."""
 
 KINDS = ("f32", "int8", "binary", "tq1", "tq2", "tq4")
 BACKENDS = ("flat", "disk")
@@ -187,15 +185,10 @@ def vsearch(session: RespSession, args: list[bytes]) -> None:
         return
     queries = args[4]
     spelled = (args[1], args[2], args[3], session.version)
-    known = session.searches.get(spelled)
-    if known is not None and len(queries) == 4 * known.plan.target.dim:
-        try:
-            is_same = session.engine.database.index(known.name) is known.plan.target
-        except SkegError:
-            is_same = False
-        if is_same:
-            session.search(known, queries)
-            return
+    known = session.searches.get(spelled, len(queries))
+    if known is not None:
+        session.search(known, queries)
+        return
     k, list_size = _numbers(args)
     _check_floats(queries)
     name, index = session.index(args[1])
@@ -204,13 +197,8 @@ def vsearch(session: RespSession, args: list[bytes]) -> None:
     if plan is None:
         session.say([])
         return
-    is_quick = plan.is_quick
-    room = (index.dim, plan.k, session.version) if is_quick else None
-    known = KnownSearch(name, plan, is_quick, _encoder(session), room)
-    if plan.k == k and plan.list_size == (list_size or None):  # else it depends on the size of the index
-        if len(session.searches) >= KNOWN_MAX:
-            session.searches.clear()
-        session.searches[spelled] = known
+    known = KnownSearch.of(name, plan, _encoder(session), session.version)
+    session.searches.add(spelled, known, k, list_size)
     session.search(known, queries)
 
 
@@ -240,7 +228,7 @@ def _vsearch_with_tail(session: RespSession, args: list[bytes]) -> None:
     if plan is None:
         session.say([] if count is None else [[]] * count)
         return
-    known = KnownSearch(name, plan, plan.is_quick, _encoder(session, with_payload=with_payload))
+    known = KnownSearch.of(name, plan, _encoder(session, with_payload=with_payload), session.version)
     if condition is None and not with_payload:
         session.search(known, queries, count)
     else:

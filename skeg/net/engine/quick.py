@@ -1,4 +1,4 @@
-"""Quick searches that are asked for again and again, each with its reply in RESP by one call of a kernel.
+"""Quick searches that are asked for again and again, each with its reply by one call of a kernel.
 
 For one query on the thread of the loop: of the 12 us that a search takes there when its index is in the caches, a call
 of `VectorIndex.search` and the encoding of its hits, 4 are not the kernels' (117,659 x 384, k 10).
@@ -20,7 +20,7 @@ ROOMS_MAX = 64
 """Rooms that are kept; each takes some KiB."""
 
 RoomKey = tuple[int, int, int]
-"""Dimension, k, version of RESP."""
+"""Dimension, k, form of the reply: version of RESP, or `skeg.net.kernels.answer.BINARY`."""
 
 
 class Room:
@@ -30,16 +30,15 @@ class Room:
 
     Parameters
     ----------
-    dim, k : int
-    version : {2, 3}
-        Of RESP.
+    dim, k, form : int
+        As of `RoomKey`.
     """
 
-    def __init__(self, dim: int, k: int, version: int) -> None:
+    def __init__(self, dim: int, k: int, form: int) -> None:
         query, scores = np.empty(dim, np.float32), np.empty(k, np.float32)
         out = np.empty(HEAD_BYTES_MAX + HIT_BYTES_MAX * k, np.uint8)
         self._query, self._query_bytes = query, query.data.cast("B")
-        self._rest = (np.empty(k, np.uint64), scores, scores.view(np.uint32), version, out)
+        self._rest = (np.empty(k, np.uint64), scores, scores.view(np.uint32), form, out)
         self._out = out.data
         self._call: Any = self._first_call
 

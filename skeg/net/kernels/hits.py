@@ -1,4 +1,4 @@
-"""Hits of many queries as they are sent in RESP."""
+"""Hits as they are sent, in RESP and in the binary protocol."""
 
 from __future__ import annotations
 
@@ -14,6 +14,27 @@ HIT_BYTES_MAX = 2 * (TEXT_MAX + 8)
 
 HEAD_BYTES_MAX = 24
 """Bytes of the header of an array at most."""
+
+
+@kernel(inline=True)
+def _pack(number: Any, n_bytes: Any, out: Any, place: Any) -> Any:
+    """Write an integer, the lowest byte first."""
+    for i in range(n_bytes):
+        out[place + i] = np.uint8((number >> np.uint64(8 * i)) & np.uint64(0xFF))
+    return place + n_bytes
+
+
+@kernel()
+def pack_hits(ids: Any, scores: Any, count: Any, out: Any) -> Any:
+    """Write the first hits of one query as `skeg.net.binary.replies` has them; gives the length.
+
+    ids uint64 (k,); scores uint32 (k,), the bits of float32; out uint8, with 4 bytes and 12 for each hit.
+    """
+    place = _pack(np.uint64(count), 4, out, np.int64(0))
+    for i in range(count):
+        place = _pack(np.uint64(ids[i]), 8, out, place)
+        place = _pack(np.uint64(scores[i]), 4, out, place)
+    return place
 
 
 @kernel(inline=True)
