@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from skeg.catalog import check_name
+from skeg.durability import Durability
 from skeg.errors import ParameterError, SkegError
 from skeg.kv.aio import Operation
 from skeg.net.access import Gate
@@ -159,11 +160,17 @@ class RespSession(Session):
 
     def reset(self) -> None:
         """Forget what the client has chosen, its password included."""
+        self.choose_level(self.engine.durability)
         self.version = 2
         self.name = b""
-        self.level = self.engine.durability
         self.gate.reset()
         self._parser.limits = self.gate.limits
+
+    def choose_level(self, level: Durability) -> None:
+        """Have writes be so durable from now on; what is written in one tick is so together."""
+        if self.is_in_batch and level is not self.level:
+            raise NotNowError
+        self.level = level
 
     def describe(self) -> str:
         """Words about the connection, as CLIENT LIST shows them."""

@@ -125,7 +125,7 @@ def durability(session: RespSession, args: list[bytes]) -> None:
     name = args[1].upper().decode(errors="replace")
     if name not in Durability.__members__:
         raise CommandError("durability must be sync, os or none")
-    session.level = Durability[name]
+    session.choose_level(Durability[name])
     session.say(_OK)
 
 
