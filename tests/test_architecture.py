@@ -83,7 +83,7 @@ LAYERS: list[list[str]] = [
     ["skeg.kv.log"],
     ["skeg.kv.records"],
     ["skeg.kv.shard"],
-    ["skeg.kv.retirement", "skeg.kv.locking"],
+    ["skeg.kv.retirement", "skeg.kv.locking", "skeg.kv.pace"],
     ["skeg.kv.snapshot", "skeg.kv.compaction", "skeg.kv.cursor"],
     ["skeg.kv.erasing", "skeg.kv.closing"],
     ["skeg.kv.maintenance", "skeg.kv.verify", "skeg.kv.backup", "skeg.kv.opening"],

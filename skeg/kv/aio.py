@@ -3,6 +3,9 @@
 `AsyncStore.submit` executes operations at once and in order, and returns their results with a sequence number. The
 results may be shown to others when that number is durable (`AsyncStore.durable`). A thread commits what gathered while
 the commit before was under way; nothing is timed, and without work nothing runs.
+
+To hand a commit to a thread and to be told of its end takes longer than a quick disk takes for it. Who may wait that
+long has it committed at once, for as long as the disk is quick (`patience_s`).
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from queue import SimpleQueue
@@ -20,6 +24,7 @@ from skeg.durability import Durability
 from skeg.errors import ClosedError, ParameterError, SkegError, StorageError
 from skeg.kv.arguments import as_delta, as_items, as_key, as_keys, as_value
 from skeg.kv.locking import with_locks
+from skeg.kv.pace import Pace
 from skeg.kv.rounds import Round
 from skeg.kv.shard import Shard
 from skeg.kv.store import Store
@@ -52,7 +57,7 @@ class _Commit:
             self.done = True
 
     def run(self) -> None:
-        """Commit; in the thread that does so."""
+        """Commit, and wait for the disk."""
         for round_, shard in self.waiting.items():
             try:
                 shard.log.commit(round_)
@@ -97,10 +102,13 @@ class AsyncStore:
     ----------
     store : Store
         An open store.
+    patience_s : float
+        Seconds that `submit` may wait for the disk: as long as commits usually take less, it makes them itself.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, *, patience_s: float = 0.0) -> None:
         self._parts = store._parts  # noqa: SLF001 - a second face of the same store
+        self._pace = Pace(patience_s)
         self._lock = threading.Lock()  # of the callbacks of commits
         self._queue: deque[_Commit] = deque()
         # Rung once for each commit that waits, and at the end.
@@ -153,6 +161,8 @@ class AsyncStore:
         ticket = Ticket(results, commit)
         if level is not Durability.SYNC:
             commit.run_at_once()
+        elif waiting and self._pace.is_quick:
+            self._commit([commit])
         if not commit.done:
             self._enqueue(commit)
         self._parts.written(level)
@@ -318,11 +328,7 @@ class AsyncStore:
             commits = [self._queue.popleft() for _ in range(len(self._queue))]
             for _ in commits[1:]:
                 self._bell.get()
-            for commit in commits:
-                commit.run()
-            with self._lock:
-                for commit in commits:
-                    commit.done = True
+            self._commit(commits)
             told: dict[asyncio.AbstractEventLoop, list[tuple[Callback, StorageError | None]]] = {}
             for commit in commits:
                 for loop, callback in commit.callbacks:
@@ -330,6 +336,17 @@ class AsyncStore:
             for loop, calls in told.items():
                 with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits any more
                     loop.call_soon_threadsafe(_tell, calls)
+
+    def _commit(self, commits: list[_Commit]) -> None:
+        is_to_do = not all(round_.is_done() for commit in commits for round_ in commit.waiting)
+        began = time.perf_counter()
+        for commit in commits:
+            commit.run()
+        if is_to_do:  # else another thread has waited for the disk
+            self._pace.note(time.perf_counter() - began)
+        with self._lock:
+            for commit in commits:
+                commit.done = True
 
 
 def _tell(calls: list[tuple[Callback, StorageError | None]]) -> None:

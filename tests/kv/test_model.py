@@ -110,12 +110,14 @@ class Model(RuleBasedStateMachine):
             durability=st.sampled_from(Durability),
             background=st.booleans(),
         ),
+        patience_s=st.sampled_from([0.0, 60.0]),
     )
-    def create(self, shards, mask, options):
+    def create(self, shards, mask, options, patience_s):
         self.folder = Path(tempfile.mkdtemp(prefix="skeg-model-"))
         self.mask, self.options, self.state, self.copies = mask, options, {}, 0
+        self.patience_s = patience_s
         self.store = self.open(self.folder / "store", shards=shards)
-        self.face = AsyncStore(self.store)
+        self.face = AsyncStore(self.store, patience_s=self.patience_s)
 
     def open(self, path, **how):
         return open_store(path, options=self.options, files=SYSTEM, hash_mask=self.mask, **how)
@@ -199,7 +201,7 @@ class Model(RuleBasedStateMachine):
             background=self.options.background,
         )
         self.store = self.open(self.folder / "store")
-        self.face = AsyncStore(self.store)
+        self.face = AsyncStore(self.store, patience_s=self.patience_s)
         self.check(self.store)
 
     @precondition(lambda self: not self.options.background)

@@ -9,6 +9,7 @@ import pytest
 import skeg
 from skeg.net.access import Access
 from skeg.net.commands import TABLE
+from skeg.net.engine import engine
 from skeg.net.metrics import Metrics
 from skeg.net.serve.server import Server
 from skeg.net.settings import ServerSettings
@@ -18,10 +19,15 @@ PATIENCE_S = 60
 
 
 @pytest.fixture
-def talk(tmp_path):
-    """Runs ``work(sessions)`` against the sessions of a server, in a loop of its own; the server is closed after it."""
+def talk(tmp_path, monkeypatch):
+    """Runs ``work(sessions)`` against the sessions of a server, in a loop of its own; the server is closed after it.
 
-    def run(work, *, mode="rw", password=None, path=tmp_path / "data", **settings):
+    With ``patience_s`` 0 it leaves every commit to a thread.
+    """
+
+    def run(work, *, mode="rw", password=None, path=tmp_path / "data", patience_s=60.0, **settings):
+        monkeypatch.setattr(engine, "COMMIT_S", patience_s)
+
         async def limited():
             chosen = ServerSettings(mode="serve" if mode == "r" else "rw", **settings)
             database = skeg.open(path, mode=mode, shards=settings.get("shards"))

@@ -229,7 +229,8 @@ def test_a_reply_longer_than_readers_take_is_an_error(talk):
     assert 4 + len(big) == len(found[3])
 
 
-def test_a_pipeline_with_levels_of_durability(talk):
+@pytest.mark.parametrize("patience_s", [0.0, 60.0])
+def test_a_pipeline_with_levels_of_durability(talk, patience_s):
     async def work(sessions):
         connection, wire = sessions.open("binary")
         data = b"".join(
@@ -237,7 +238,7 @@ def test_a_pipeline_with_levels_of_durability(talk):
         )
         return await sessions.ask(connection, wire, data + frame(rq.Get(b"k49"), number=99))
 
-    found = talk(work, durability="none")
+    found = talk(work, durability="none", patience_s=patience_s)
     numbers = [HEADER.unpack_from(found, place)[4] for place in range(0, 51 * HEADER_BYTES, HEADER_BYTES)]
     assert [*range(50), 99] == numbers
     assert found.endswith(b"\2\0\0\x0049")

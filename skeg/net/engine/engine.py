@@ -28,6 +28,13 @@ QUEUE_BYTES = 64 << 20
 """Bytes of them, from which on that holds too."""
 
 
+COMMIT_S = 0.0005
+"""Seconds of a commit that the loop waits for instead of leaving it to a thread. With 50 connections that set keys, the
+loop takes 23 us for each if a thread commits and 18 if it does so itself, which pays if the disk takes 0.3 ms or less.
+With one that takes 0.15, and beside a load on the same two processors 0.24, it makes 1.2 times as many durable SETs a
+second (29 November 2026); twice that leaves room for a day on which it is slower."""
+
+
 def worker_count(settings: ServerSettings) -> int:
     """Threads that search in each process: as many as the settings name, else the process's part of the processors."""
     return settings.workers or max(available_cpus() // settings.processes, 1)
@@ -77,7 +84,7 @@ class Engine:
         self.max_reply_bytes = settings.max_reply_bytes
         self.is_read_only = database.mode == "r"
         self.workers = worker_count(settings)
-        self._store = AsyncStore(database.kv)
+        self._store = AsyncStore(database.kv, patience_s=COMMIT_S)
         self._completions = Completions(wake)
         self.keys = Keys(self._store, metrics)
         self.searches = SearchPool(
