@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 _LAST = 8
-_WITHIN = 2
+"""Commits that are remembered."""
+
+_STAYS, _BECOMES = 5, 3
+"""Of those, how many are quick as long as commits are, and how many when they are again: made by another thread, they
+look slower than they are, as the interpreter has to be waited for too."""
 
 
 class Pace:
-    """Whether the next commit is likely to be quick: a quarter of the last ones were.
-
-    Not more than a quarter, as threads that want the interpreter make them look slower than the disk is.
+    """Whether the next commit is likely to be quick: most of the last ones were.
 
     Parameters
     ----------
     limit_s : float
-        Seconds up to which one is quick; 0 if none ever is.
+        Seconds that one takes less than if it is quick; 0 if none ever is.
 
     Attributes
     ----------
@@ -31,4 +35,8 @@ class Pace:
         """A commit took so long; from any thread."""
         self._last[self._place % _LAST] = seconds
         self._place += 1
-        self.is_quick = sorted(self._last)[_WITHIN] < self._limit_s
+        n_quick = sum([each < self._limit_s for each in self._last])
+        is_quick = n_quick >= (_STAYS if self.is_quick else _BECOMES)
+        if is_quick is not self.is_quick:
+            self.is_quick = is_quick
+            self._last = [0.0 if is_quick else math.inf] * _LAST  # those were made by another thread
