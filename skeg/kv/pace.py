@@ -7,7 +7,7 @@ import math
 _LAST = 8
 """Commits that are remembered."""
 
-_STAYS, _BECOMES = 5, 3
+_STAYS, _BECOMES = 5, 2
 """Of those, how many are quick as long as commits are, and how many when they are again: made by another thread, they
 look slower than they are, as the interpreter has to be waited for too."""
 
