@@ -18,7 +18,7 @@ from skeg.net.failures import NO_AUTH, READ_ONLY, CommandError, failure_of
 from skeg.net.known import KnownSearch, KnownSearches
 from skeg.net.resp.encode import ErrorReply
 from skeg.net.resp.encode import encode as encode_value
-from skeg.net.resp.requests import Malformed, RequestParser
+from skeg.net.resp.requests import Malformed, Refused, RequestParser
 from skeg.net.resp.runs import RUN_BYTES_MIN, Run, find_run
 from skeg.net.session import ALONE, AT_ONCE_MAX, CHANGE, KEYS, SEARCH, Lane, Link, NotNowError, Session
 from skeg.net.vectors import index_named, reply_weight
@@ -63,6 +63,8 @@ class RespSession(Session):
         """Parse what arrived; what can't be parsed ends the connection after the replies to what came before."""
         parser = self._parser
         if self.is_ending:
+            if self.inbox and type(self.inbox[-1]) is Refused:
+                self.inbox[-1].rest += data
             return
         if not self.pending:
             request = parser.repeated(data)
@@ -76,14 +78,14 @@ class RespSession(Session):
                     return
         self.inbox += parser.feed(data)
         self.pending = parser.pending
-        if parser.error is not None and not self.is_ending:
-            self.inbox.append(Malformed(f"protocol: {parser.error}"))
+        if parser.refused is not None:
+            self.inbox.append(parser.refused)
             self.is_ending = True
 
     def start(self, request: Any) -> bool:
         """Begin a command."""
         if type(request) is not list:
-            return self._start_run(request) if type(request) is Run else self._refuse(request)
+            return self._start_run(request) if type(request) is Run else self._start_malformed(request)
         command = self.table.find(request[0])
         if command is None:
             return self._start_unknown(request[0])
@@ -128,10 +130,16 @@ class RespSession(Session):
         self.inbox.extendleft(reversed(run.commands()))
         return self.start(self.inbox[0])
 
-    def _refuse(self, request: Malformed) -> bool:
+    def _start_malformed(self, request: Malformed | Refused) -> bool:
         if self.slots and self.lane is not KEYS:
             return False
-        self.say(ErrorReply(f"ERR {request.text}"))
+        if type(request) is Refused and request.rest and request.limits is not self._parser.limits:
+            # The password came with it, in time: it may be as large as the limits are now.
+            self._parser = RequestParser(self.gate.limits)
+            self.is_ending = False
+            self.receive(request.rest)
+        else:
+            self.say(ErrorReply(f"ERR {request.text}"))
         return True
 
     def _start_unknown(self, name: bytes) -> bool:

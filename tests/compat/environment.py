@@ -37,11 +37,16 @@ def environment(folder: Path, requirements: Sequence[str]) -> Path:
 
 
 @contextmanager
-def serving(command: str) -> Iterator[net_server.Server]:
-    """A server on an empty directory."""
+def serving(command: str, password: str = "") -> Iterator[net_server.Server]:
+    """A server on an empty directory; it asks for a password if one is given."""
     with tempfile.TemporaryDirectory(prefix="skeg-compat-") as folder:
         data = Path(folder)
-        with net_server.skeg(command, data / "data", data / "log") as server:
+        options = []
+        if password:
+            (data / "password").write_text(password)
+            (data / "password").chmod(0o600)
+            options = ["--password-file", str(data / "password")]
+        with net_server.skeg(command, data / "data", data / "log", *options) as server:
             yield server
 
 

@@ -195,6 +195,74 @@ def test_nothing_but_the_password_is_taken_before_the_password(talk):
     assert [refused] * 5 + [wrong] * 3 + [OK, b"+PONG\r\n"] == found
 
 
+LARGE = [command("SET", "a", "x" * 100_000), command("MSET", *range(40)), command("STRLEN", "a")]
+
+
+@pytest.mark.parametrize("password", [("AUTH", "secret"), ("HELLO", 2, "AUTH", "default", "secret")])
+@pytest.mark.parametrize("size", [None, 1, 17, 16_384])
+def test_what_comes_with_the_password_may_be_large(talk, password, size):
+    """As redis-benchmark sends it."""
+    requests = [command(*password), *LARGE, command("GET", "12")]
+    data = b"".join(requests)
+
+    async def work(sessions):
+        connection, wire = sessions.open()
+        for place in range(0, len(data), size or len(data)):
+            connection.data_received(data[place : place + (size or len(data))])
+        await sessions.settle(connection)
+        return bytes(wire.written), connection.session.pending
+
+    expected = b"".join(answers(talk, *requests, password=b"secret"))
+    assert expected.endswith(OK + OK + b":100000\r\n$2\r\n13\r\n")
+    assert (expected, 0) == talk(work, password=b"secret")
+
+
+def test_what_is_large_waits_for_the_password_that_was_sent_before_it(talk):
+    """While the client does not take its replies, nothing is begun, nor lost."""
+
+    async def work(sessions):
+        connection, wire = sessions.open()
+        connection.pause_writing()
+        connection.data_received(command("AUTH", "secret") + LARGE[0][:50_000])
+        connection.data_received(LARGE[0][50_000:])
+        connection.data_received(LARGE[1] + LARGE[2])
+        assert not wire.written
+        connection.resume_writing()
+        await sessions.settle(connection)
+        return bytes(wire.written)
+
+    assert OK * 3 + b":100000\r\n" == talk(work, password=b"secret")
+
+
+@pytest.mark.parametrize("first", [command("AUTH", "wrong"), command("PING"), b""])
+def test_what_is_large_ends_a_connection_without_the_password(talk, first):
+    async def work(sessions):
+        connection, wire = sessions.open()
+        connection.data_received(first + LARGE[0] + command("AUTH", "secret"))
+        for _ in range(100):
+            connection.data_received(LARGE[0])
+        await sessions.settle(connection)
+        return bytes(wire.written), wire.is_closed
+
+    written, is_closed = talk(work, password=b"secret")
+    assert is_closed
+    assert written.endswith(b"-ERR protocol: bulk too large: 100000\r\n")
+    assert bool(first) + 1 == written.count(b"\r\n")
+
+
+def test_what_nobody_lets_in_takes_little_memory(talk):
+    """A client that takes no replies sends much more than may be sent without the password."""
+
+    async def work(sessions):
+        connection, wire = sessions.open()
+        connection.pause_writing()
+        while wire.is_reading:
+            connection.data_received(LARGE[0])
+        return len(connection.session.inbox[-1].rest)
+
+    assert talk(work, password=b"secret") < 5 << 20
+
+
 def test_hello_takes_the_password_and_changes_nothing_without(talk):
     wrong, right, later = answers(
         talk,

@@ -40,6 +40,25 @@ class Malformed:
     text: str
 
 
+@attrs.define
+class Refused:
+    """A request that can't be understood, or is too large, before the connection ends.
+
+    Parameters
+    ----------
+    text : str
+        Why, for the client.
+    limits : Limits
+        That it was compared with.
+    rest : bytes
+        The request and what follows it; empty if it began in another chunk, or was typed.
+    """
+
+    text: str
+    limits: Limits
+    rest: bytes
+
+
 _COUNTS = Headers(b"*")
 _length_of = LENGTHS.__getitem__
 
@@ -69,6 +88,8 @@ class RequestParser(Frames):
     ----------
     error : str or None
         Why nothing can be understood any more; what came before was returned, what comes after is ignored.
+    refused : Refused or None
+        The request that it is about.
     """
 
     _markers = MARKERS - frozenset(b"|")  # attributes are for replies
@@ -76,6 +97,7 @@ class RequestParser(Frames):
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self._commands: list[list[bytes] | Malformed] = []
+        self.refused: Refused | None = None
         self._last = _Shape(-1, b"", b"", 0, 0, 0, [], limits)
         self._reset()
 
@@ -139,6 +161,8 @@ class RequestParser(Frames):
             return []
         commands = self._commands = []
         is_whole = not self.pending
+        pieces: list[bytes] = []
+        first = -1  # where the request begins that is looked at; -1 if that was in another chunk
         try:
             if self._line or self._wanted >= 0:
                 data = self._resume(data)
@@ -150,6 +174,7 @@ class RequestParser(Frames):
             if len(data) > limits.bulk_bytes_max or len(data) > limits.request_bytes_max:
                 count_max = 0  # what is looked at more closely may exceed a limit
             while place < end:
+                first = place
                 count = _COUNTS[pieces[place]]
                 stop = place + 2 * count + 1
                 if 0 < count <= count_max and stop <= end:
@@ -161,12 +186,16 @@ class RequestParser(Frames):
                 place = self._begin(pieces, place)
                 place = self._parse(pieces, place)
             if place == end and pieces[end]:
+                first = first if self._left else end
                 self._keep(pieces[end])
             elif is_whole and len(commands) == 1 and not self.pending:
                 self._remember(data, commands[0])
         except ProtocolError as error:
             self._stop(error)
             self._reset()
+            # Of what was typed, some lines of the piece may have been taken.
+            is_known = first >= 0 and pieces[first][:1] == b"*"
+            self.refused = Refused(f"protocol: {error}", self.limits, CRLF.join(pieces[first:]) if is_known else b"")
         return commands
 
     # --- commands

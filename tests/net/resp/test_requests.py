@@ -259,6 +259,34 @@ def test_typed_lines_may_stand_between_frames():
     assert [[b"A"], [b"B"], [b"C"], [b"D"]] == commands(b"A\nB\n*1\r\n$1\r\nC\r\nD\r\n")
 
 
+@settings(max_examples=400)
+@given(pieces=st.lists(st.sampled_from(PIECES), max_size=12), rng=st.randoms(use_true_random=False))
+def test_what_was_refused_can_be_taken_by_another_parser(pieces, rng):
+    """One that allows more; nothing is lost or comes twice, if the request began in the chunk that was refused."""
+    data, most = b"".join(pieces), Limits()
+    parser, events, place = RequestParser(SMALL), [], 0
+    while place < len(data) and parser.error is None:
+        size = rng.choice((1, 5, len(data)))
+        events += parser.feed(data[place : place + size])
+        place += size
+    if parser.error is None:
+        assert parser.refused is None
+        return
+    refused = parser.refused
+    assert (f"protocol: {parser.error}", SMALL) == (refused.text, refused.limits)
+    if refused.rest:
+        known = [event.text if isinstance(event, Malformed) else event for event in events]
+        found, error = feed(refused.rest + data[place:], limits=most)
+        assert feed(data, limits=most) == (known + found, error)
+
+
+def test_what_began_in_another_chunk_is_lost():
+    parser = RequestParser(SMALL)
+    assert [[b"PING"]] == parser.feed(b"PING\n*2\r\n$3\r\nGET\r\n")
+    assert [] == parser.feed(b"$99\r\n")
+    assert b"" == parser.refused.rest
+
+
 def test_limits_may_change_between_chunks():
     parser = RequestParser(Limits.before_auth())
     parser.feed(b"*2\r\n$4\r\nAUTH\r\n$1\r\nx\r\n")
