@@ -108,6 +108,7 @@ def administration() -> None:
     session.equal("set xx", (None, True), (r.set("scan:none", 1, xx=True), r.set("nx", 3, xx=True)))
     session.equal("getdel", b"3", r.getdel("nx"))
     session.equal("strlen", 2, r.strlen("scan:10"))
+    session.equal("type", [b"string", b"none"], [r.type("scan:10"), r.type("missing")])
     session.true("client id", r.client_id() > 0)
     session.true("client name", named() in ("me", b"me"), named())
     session.true("command", r.command_count() > 20 if hasattr(r, "command_count") else True)

@@ -66,7 +66,7 @@ def _lines() -> Iterator[tuple[str, str | None]]:
         "SKEG.VSEARCH none 1 x abcd", "SKEG.VSEARCH none 1 -1 abcd", "SKEG.VSEARCH none 1 4294967296 abcd",
         "SKEG.VSEARCH none 1 0 abc", "SKEG.VSEARCH none 1 0 abcd FILTER", "SKEG.VSEARCH none 1 0 abcd WHAT",
         "SKEG.VSEARCH none 1 0 abcd WITHPAYLOAD", "SKEG.VSEARCH none 1 0 abcd FILTER a=1",
-        "SKEG.VSEARCH a/b 1 0 abcd", "INCRBYFLOAT k 1", "EXPIRE k 1", "TTL k", "TYPE missing", "KEYS missing",
+        "SKEG.VSEARCH a/b 1 0 abcd", "INCRBYFLOAT k 1", "EXPIRE k 1", "TTL k", "KEYS missing",
         "UNLINK missing", "TOUCH missing", "FLUSHDB X", "MULTI", "SUBSCRIBE x", "WAIT 0 0", "LPUSH k v", "HSET k f v",
         "SKEG.QUOTA.SET", "SKEG.QUOTA.GET", "SKEG.QOS.SET", "SKEG.QOS.GET", "SKEG.TENANT.ERASE", "SKEG.TENANT.DELETE",
         "SKEG.TENANT.ERASE x", "SKEG.SUBJECT.ERASE", "SKEG.SUBJECT.ERASE nobody:", "SKEG.RECLAIM", "SKEG.RECLAIM x",
@@ -74,8 +74,8 @@ def _lines() -> Iterator[tuple[str, str | None]]:
         yield line, None
     for line in (
         "AUTH x", "CLIENT ID", "COMMAND COUNT", "INFO server", "CONFIG GET save", "QUIT", "RESET", "STRLEN missing",
-        "SETNX", "GETSET", "GETDEL missing", "SCAN 0", "DBSIZE", "SET k v NX", "SET k v BAD", "SKEG.VGET none 1",
-        "SKEG.DURABILITY",
+        "TYPE missing", "SETNX", "GETSET", "GETDEL missing", "SCAN 0", "DBSIZE", "SET k v NX", "SET k v BAD",
+        "SKEG.VGET none 1", "SKEG.DURABILITY",
     ):  # fmt: skip
         yield line, KNOWN
     yield "SKEG.VSEARCH none 1 0 abcd WITHPAYLOAD FILTER a=1 X", "searches take more arguments"

@@ -158,6 +158,7 @@ SENSIBLE = {
     b"GETSET": lambda rng: [_key(rng), value(rng)],
     b"GETDEL": lambda rng: [_key(rng)],
     b"STRLEN": lambda rng: [_key(rng)],
+    b"TYPE": lambda rng: [_key(rng)],
     b"APPEND": lambda rng: [_key(rng), value(rng)],
     b"MGET": _keys,
     b"DEL": _keys,

@@ -114,7 +114,7 @@ def resp_step(model):
     rng, keys = model.rng, model.keys
     key, value = model.key(), model.value()
     index, vector_id = b"i-" + model.name, rng.randrange(IDS)
-    match rng.randrange(25):
+    match rng.randrange(26):
         case 0 | 1 | 2:
             keys[key] = value
             return ["SET", key, value], b"OK"
@@ -172,6 +172,8 @@ def resp_step(model):
         case 22:
             return ["SKEG.DURABILITY", rng.choice(("sync", "os", "none"))], b"OK"
         case 23:
+            return ["TYPE", key], b"string" if key in keys else b"none"
+        case 24:
             query, k = model.vector(), rng.choice((1, 3, 20))
             found = model.nearest(query, k)
             rows = [[b"%d" % i, model.payloads.get(i)] for i in found]

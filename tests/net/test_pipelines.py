@@ -40,7 +40,7 @@ def words(rng):
         ["SKEG.DURABILITY"], ["SKEG.DURABILITY", rng.choice(("sync", "os", "none", "no"))], ["SKEG.WHOAMI"],
         ["GET", key], ["GET", key], ["SET", key, value], ["SET", key, value], ["SET", key, value, "NX"],
         ["SET", key, value, "XX", "GET"], ["SETNX", key, value], ["GETSET", key, value], ["GETDEL", key],
-        ["STRLEN", key], ["APPEND", key, value[:9]], ["MGET", *keys], ["INCR", key], ["DECR", key],
+        ["STRLEN", key], ["TYPE", key], ["APPEND", key, value[:9]], ["MGET", *keys], ["INCR", key], ["DECR", key],
         ["INCRBY", key, value[:9]], ["DECRBY", key, 3], ["DEL", *keys], ["EXISTS", *keys], ["DBSIZE"],
         ["MSET", *[word for each in keys for word in (each, value)]], ["SCAN", 0, "COUNT", 1000], ["COMMAND", "COUNT"],
         ["CONFIG", "GET", "durability"], ["SKEG.VINDEX.LIST"], ["SKEG.VINDEX.DROP", index],

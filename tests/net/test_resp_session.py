@@ -676,7 +676,7 @@ def test_command_tells_of_every_command(talk):
         command("COMMAND", "GETKEYS", "PING"),
         command("COMMAND", "DOCS", "get"),
     )
-    assert 50 == int(count[1:])
+    assert 51 == int(count[1:])
     assert b"*2\r\n*6\r\n$3\r\nget\r\n:2\r\n*2\r\n+readonly\r\n+fast\r\n:1\r\n:1\r\n:1\r\n$-1\r\n" == info
     assert b"*2\r\n$1\r\na\r\n$1\r\nb\r\n" == keys
     assert none.startswith(b"-ERR The command has no key")

@@ -18,6 +18,7 @@ from skeg.net.text import I64_MIN, signed
 KEY_BYTES_MAX = 65_535
 
 _OK = Status("OK")
+_STRING_TYPE, _NONE = Status("string"), Status("none")
 
 SHORT_BYTES = 64 << 10
 """Records that are read on the thread of the loop."""
@@ -187,6 +188,11 @@ def exists(session: RespSession, args: list[bytes]) -> None:
     session.submit([("contains", key) for key in args[1:]], lambda *there: sum(there))
 
 
+def type_(session: RespSession, args: list[bytes]) -> None:
+    """TYPE key; all values are strings."""
+    session.submit([("contains", args[1])], lambda there: _STRING_TYPE if there else _NONE)
+
+
 def mget(session: RespSession, args: list[bytes]) -> None:
     """MGET key [key ...]."""
     if len(args) > MANY:
@@ -288,4 +294,5 @@ COMMANDS = [
     ),
     Command(name="DEL", run=delete, arity=(1, -1), is_write=True, keys=_ALL_KEYS, summary="Delete keys; how many were"),
     Command(name="EXISTS", run=exists, arity=(1, -1), keys=_ALL_KEYS, summary="How many of some keys have values"),
+    Command(name="TYPE", run=type_, arity=(1, 1), keys=_KEY, summary="Whether a key has a value: string or none"),
 ]  # fmt: skip
