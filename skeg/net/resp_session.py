@@ -61,10 +61,15 @@ class RespSession(Session):
 
     def receive(self, data: bytes) -> None:
         """Parse what arrived; what can't be parsed ends the connection after the replies to what came before."""
+        if not self.is_ending:
+            self._read(data)
+
+    def _read(self, data: bytes) -> None:
         parser = self._parser
-        if self.is_ending:
-            if self.inbox and type(self.inbox[-1]) is Refused:
-                self.inbox[-1].rest += data
+        refused = parser.refused
+        if refused is not None:  # it has not begun yet
+            if refused.rest:
+                refused.rest += data
             return
         if not self.pending:
             request = parser.repeated(data)
@@ -80,7 +85,6 @@ class RespSession(Session):
         self.pending = parser.pending
         if parser.refused is not None:
             self.inbox.append(parser.refused)
-            self.is_ending = True
 
     def start(self, request: Any) -> bool:
         """Begin a command."""
@@ -136,10 +140,11 @@ class RespSession(Session):
         if type(request) is Refused and request.rest and request.limits is not self._parser.limits:
             # The password came with it, in time: it may be as large as the limits are now.
             self._parser = RequestParser(self.gate.limits)
-            self.is_ending = False
-            self.receive(request.rest)
-        else:
-            self.say(ErrorReply(f"ERR {request.text}"))
+            self._read(bytes(request.rest))
+            return True
+        self.say(ErrorReply(f"ERR {request.text}"))
+        if type(request) is Refused:
+            self.end()
         return True
 
     def _start_unknown(self, name: bytes) -> bool:

@@ -234,6 +234,20 @@ def test_what_is_large_waits_for_the_password_that_was_sent_before_it(talk):
     assert OK * 3 + b":100000\r\n" == talk(work, password=b"secret")
 
 
+def test_what_came_with_the_password_is_answered_by_a_server_that_ends(talk):
+    async def work(sessions):
+        connection, wire = sessions.open()
+        connection.pause_writing()
+        connection.data_received(command("AUTH", "secret") + b"".join(LARGE))
+        connection.drain()
+        connection.data_received(command("PING"))
+        connection.resume_writing()
+        await sessions.settle(connection)
+        return bytes(wire.written), wire.is_closed
+
+    assert (OK * 3 + b":100000\r\n", True) == talk(work, password=b"secret")
+
+
 @pytest.mark.parametrize("first", [command("AUTH", "wrong"), command("PING"), b""])
 def test_what_is_large_ends_a_connection_without_the_password(talk, first):
     async def work(sessions):

@@ -27,12 +27,11 @@ QUEUE_MAX = 4096
 QUEUE_BYTES = 64 << 20
 """Bytes of them, from which on that holds too."""
 
-
 COMMIT_S = 0.0005
 """Seconds of a commit that the loop waits for instead of leaving it to a thread. With 50 connections that set keys, the
 loop takes 23 us for each if a thread commits and 18 if it does so itself, which pays if the disk takes 0.3 ms or less.
-With one that takes 0.15, and beside a load on the same two processors 0.24, it makes 1.2 times as many durable SETs a
-second (29 November 2026); twice that leaves room for a day on which it is slower."""
+With one that takes 0.15, and 0.24 beside a load on the same two processors, there are 1.1 to 1.2 times as many durable
+SETs a second (29 November 2026). Twice 0.24, so that on a day on which the disk is slower nothing changes."""
 
 
 def worker_count(settings: ServerSettings) -> int:

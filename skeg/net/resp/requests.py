@@ -50,13 +50,13 @@ class Refused:
         Why, for the client.
     limits : Limits
         That it was compared with.
-    rest : bytes
+    rest : bytearray
         The request and what follows it; empty if it began in another chunk, or was typed.
     """
 
     text: str
     limits: Limits
-    rest: bytes
+    rest: bytearray
 
 
 _COUNTS = Headers(b"*")
@@ -195,7 +195,8 @@ class RequestParser(Frames):
             self._reset()
             # Of what was typed, some lines of the piece may have been taken.
             is_known = first >= 0 and pieces[first][:1] == b"*"
-            self.refused = Refused(f"protocol: {error}", self.limits, CRLF.join(pieces[first:]) if is_known else b"")
+            rest = CRLF.join(pieces[first:]) if is_known else b""
+            self.refused = Refused(f"protocol: {error}", self.limits, bytearray(rest))
         return commands
 
     # --- commands

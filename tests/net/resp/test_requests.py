@@ -276,7 +276,7 @@ def test_what_was_refused_can_be_taken_by_another_parser(pieces, rng):
     assert (f"protocol: {parser.error}", SMALL) == (refused.text, refused.limits)
     if refused.rest:
         known = [event.text if isinstance(event, Malformed) else event for event in events]
-        found, error = feed(refused.rest + data[place:], limits=most)
+        found, error = feed(bytes(refused.rest) + data[place:], limits=most)
         assert feed(data, limits=most) == (known + found, error)
 
 
