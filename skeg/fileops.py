@@ -33,6 +33,11 @@ class File:
         self._descriptor = descriptor
         self._through = hasattr(os, "RWF_DSYNC")
 
+    @property
+    def descriptor(self) -> int:
+        """For who waits elsewhere for what `sync_data` does with it."""
+        return self._descriptor
+
     def pread(self, length: int, offset: int) -> bytes:
         """Return up to `length` bytes at `offset`; fewer at the end of the file."""
         return os.pread(self._descriptor, length, offset)
@@ -56,10 +61,7 @@ class File:
 
     def sync(self) -> None:
         """Wait until the contents, and the size that reading them needs, are on stable storage."""
-        if sys.platform == "linux":
-            os.fdatasync(self._descriptor)
-        else:
-            fsync_file(self._descriptor)
+        sync_data(self._descriptor)
 
     def allocate(self, offset: int, length: int) -> None:
         """Reserve disk space for a range, which extends the file with zeros; does nothing where it can't be done."""
@@ -82,6 +84,14 @@ class File:
 
     def __del__(self) -> None:
         self.close()
+
+
+def sync_data(descriptor: int) -> None:
+    """`File.sync` of an open file."""
+    if sys.platform == "linux":
+        os.fdatasync(descriptor)
+    else:
+        fsync_file(descriptor)
 
 
 class FileOps:

@@ -221,6 +221,13 @@ class VectorIndex:
             held[rows] = fragment.contains(wanted[rows])
         return bool(held[0]) if is_single else held
 
+    def fragment_of(self, ids: Sequence[int]) -> Index | None:
+        """The fragment that all of some ids belong to, unless they belong to several."""
+        if self._only is not None:
+            return self._only
+        numbers = {shard_of(vector_id, len(self.fragments)) for vector_id in ids}
+        return self.fragments[numbers.pop()] if len(numbers) == 1 else None
+
     def _divided(self, ids: Ids) -> Iterator[tuple[Index, npt.NDArray[np.int64]]]:
         """Each fragment that some of the ids (n,) belong to, with their rows."""
         if self._only is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +73,14 @@ class Writable:
         engine = self._writing()
         as_choice("on_conflict", on_conflict, ("replace", "error", "skip"))
         as_durability("durability", durability)
+        return engine.put(*self._rows(ids, vectors, payloads), on_conflict, durability)
+
+    def _rows(self, ids: Any, vectors: Any, payloads: Any) -> tuple[npt.NDArray[np.uint64], Float32s, Sequence[bytes]]:
+        """Ids (n,), vectors (n, dim) and encoded payloads that were given to be added."""
         wanted, is_single = as_some_ids(ids)
         given = self._vectors(vectors, len(wanted), is_single=is_single)
         check_unique_ids(wanted)
-        encoded = encode_payloads(payloads, len(wanted), is_single=is_single)
-        return engine.put(wanted, given, encoded, on_conflict, durability)
+        return wanted, given, encode_payloads(payloads, len(wanted), is_single=is_single)
 
     def _vectors(self, vectors: Any, count: int, *, is_single: bool) -> Float32s:
         """Vectors (count, dim) as they were given for so many ids, or for a single one."""

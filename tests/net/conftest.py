@@ -38,7 +38,7 @@ def talk(tmp_path, monkeypatch):
                     return await work(Sessions(server))
             finally:
                 with contextlib.closing(server.hub):
-                    await asyncio.to_thread(server.engine.close)
+                    await server.engine.close()
 
         return asyncio.run(limited())
 

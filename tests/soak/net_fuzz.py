@@ -81,7 +81,7 @@ async def serve(folder: Path, seed: int, end: float) -> None:
                 await one(sessions, turn, shards)
         finally:
             with contextlib.closing(server.hub):
-                await asyncio.to_thread(server.engine.close)
+                await server.engine.close()
 
 
 async def one(sessions: object, seed: int, shards: int) -> None:

@@ -27,7 +27,7 @@ from skeg.ann.live.rows import LINK_ROWS
 from skeg.ann.live.searching import exact_hits, hits_of_one, nearest_hits
 from skeg.ann.live.state import CHUNK_ROWS, State, new_live
 from skeg.ann.live.view import View
-from skeg.ann.live.writer import Delete, Put, Update, Writer
+from skeg.ann.live.writer import Begun, Delete, Operation, Put, Update, Writer
 from skeg.ann.parallel import available_cpus, spans
 from skeg.ann.progress import Progress
 from skeg.ann.searcher import segment_stats
@@ -319,6 +319,10 @@ class LiveEngine:
         return sum(
             self._writing().submit(Delete(ids[start:stop], durability)) for start, stop in spans(len(ids), CHUNK_ROWS)
         )
+
+    def begin(self, operation: Operation) -> Begun | None:
+        """See `Writer.begin`."""
+        return self._writing().begin(operation)
 
     def merge(self, added: Added | None = None, *, threads: int = MERGE_THREADS, memory_limit: int | None = None,
               progress: Any = None) -> None:  # fmt: skip

@@ -169,6 +169,18 @@ class LogWriter:
                 self._file.sync()
             self._durable = written
 
+    @property
+    def to_sync(self) -> int | None:
+        """Descriptor of the file if some of what was written may not be on stable storage yet."""
+        return None if self._durable == self._written else self._file.descriptor
+
+    def synced(self, error: OSError | None) -> None:
+        """What was written was synced by the caller, or could not be, which is a `StorageError` here too."""
+        if error is not None:
+            with self._failures("sync the log", passing=False):
+                raise error
+        self._durable = self._written
+
     def close(self) -> None:
         """Write and sync what is left, give reserved space back, close."""
         try:

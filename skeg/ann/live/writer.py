@@ -156,6 +156,47 @@ class Delete(Operation):
             state.remove(self._ids)
 
 
+class Begun:
+    """An operation that is written, and neither visible nor certain to last; other ones wait until it is finished.
+
+    Attributes
+    ----------
+    descriptor : int or None
+        File to be synced before `finish`; None if the operation does not ask for that.
+    """
+
+    def __init__(self, writer: Writer, operation: Operation, log: LogWriter) -> None:
+        self._writer, self._operation, self._log = writer, operation, log
+        self.descriptor = log.to_sync if operation.durability is Durability.SYNC else None
+
+    def finish(self, error: OSError | None = None) -> int:
+        """Make it visible; gives its result. To be called once, by any thread.
+
+        Parameters
+        ----------
+        error : OSError, optional
+            Why the file could not be synced.
+
+        Raises
+        ------
+        StorageError
+            That error: the operation is not done, and nothing is written any more.
+        """
+        writer = self._writer
+        try:
+            if self.descriptor is not None:
+                self._log.synced(error)
+            writer.apply([self._operation])
+        except StorageError:
+            raise
+        except BaseException as interruption:
+            writer.interrupted(interruption)
+            raise
+        finally:
+            writer.lock.release()
+        return self._operation.result
+
+
 def _holds(state: State, pending: dict[int, bool], ids: Ids) -> npt.NDArray[np.bool_]:
     """Whether each id is there once the operations before are applied."""
     held = state.view.holds(ids)
@@ -230,10 +271,7 @@ class Writer:
                 operations.append(self._queue.popleft())
             self._do(operations)
         except BaseException as error:
-            # Nobody knows how far it got: what is logged may not be applied, so only opening again makes both agree.
-            failure = StorageError(self.state.path, f"a write was interrupted ({error!r}); open the index again")
-            if self.log is not None and self.log.stopped is None:
-                self.log.stopped = failure
+            failure = self.interrupted(error)
             while self._queue:  # others go on adding to it
                 operations.append(self._queue.popleft())
             for operation in operations:
@@ -267,10 +305,57 @@ class Writer:
             for operation in ready:
                 operation.error, operation.done = error, True
             return
-        for operation in ready:
+        self.apply(ready)
+
+    def apply(self, operations: Sequence[Operation]) -> None:
+        """Make operations visible that are logged. Call with the lock."""
+        for operation in operations:
             operation.apply(self.state)
             operation.done = True
-        self._wake(level)
+        self._wake(max((operation.durability for operation in operations), default=Durability.NONE))
+
+    def interrupted(self, error: BaseException) -> StorageError:
+        """Nobody knows how far it got: what is logged may not be applied, so only opening again makes both agree."""
+        failure = StorageError(self.state.path, f"a write was interrupted ({error!r}); open the index again")
+        if self.log is not None and self.log.stopped is None:
+            self.log.stopped = failure
+        return failure
+
+    def begin(self, operation: Operation) -> Begun | None:
+        """Prepare and write an operation, for a caller that can't wait and has the file synced by somebody else.
+
+        Returns
+        -------
+        Begun or None
+            None if something has to be waited for first, or if it fails: `submit` does so, and says why.
+        """
+        if not self.lock.acquire(blocking=False):
+            return None
+        begun = None
+        try:
+            begun = self._begun(operation)
+        finally:
+            if begun is None:
+                self.lock.release()
+        return begun
+
+    def _begun(self, operation: Operation) -> Begun | None:
+        log = self.log
+        if log is None or self._queue or self.state.room < CHUNK_ROWS:
+            return None
+        mark = log.mark()
+        try:
+            operation.prepare(self.state, {}, log)
+            if operation.durability > Durability.NONE or log.staged_bytes > STAGED_BYTES_MAX:
+                log.write()
+        except SkegError:
+            if log.stopped is None:
+                log.back(mark)
+            return None
+        except BaseException as error:
+            self.interrupted(error)
+            raise
+        return Begun(self, operation, log)
 
     def _open_log(self, operations: list[Operation]) -> LogWriter | None:
         """The log, made when it is needed; None if that failed, which is then every operation's error."""

@@ -58,10 +58,13 @@ class Completions:
 
     def _deliver(self) -> None:
         self._is_woken = False
-        waiting = self._waiting
-        for _ in range(len(waiting)):
-            done, result = waiting.popleft()
-            try:
-                done(result)
-            except Exception:  # noqa: BLE001 - a mistake of ours costs one reply, not those behind it
-                _log.exception("reply failed")
+        deliver([self._waiting.popleft() for _ in range(len(self._waiting))])
+
+
+def deliver(results: list[tuple[Done, Any]]) -> None:
+    """Deliver results now; on the thread of the loop."""
+    for done, result in results:
+        try:
+            done(result)
+        except Exception:  # noqa: BLE001 - a mistake of ours costs one reply, not those behind it
+            _log.exception("reply failed")

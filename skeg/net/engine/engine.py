@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from skeg.net.engine.completions import Completions, Done, outcome
 from skeg.net.engine.keys import Keys
 from skeg.net.engine.quick import Rooms
 from skeg.net.engine.searches import SearchPool
+from skeg.net.engine.syncs import Syncs
 from skeg.net.metrics import Metrics
 from skeg.net.settings import ServerSettings
 
@@ -65,8 +67,8 @@ class Engine:
         Open; `close` closes it.
     settings : ServerSettings
     metrics : Metrics
-    wake : callable
-        Has the loop call its argument soon, from any thread.
+    loop : asyncio.AbstractEventLoop
+        On the thread of which everything is called.
     """
 
     def __init__(
@@ -74,7 +76,7 @@ class Engine:
         database: Database,
         settings: ServerSettings,
         metrics: Metrics,
-        wake: Callable[[Callable[[], None]], Any],
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self.database = database
         self.settings = settings
@@ -84,13 +86,15 @@ class Engine:
         self.is_read_only = database.mode == "r"
         self.workers = worker_count(settings)
         self._store = AsyncStore(database.kv, patience_s=COMMIT_S)
-        self._completions = Completions(wake)
+        self._loop = loop
+        self._completions = Completions(loop.call_soon_threadsafe)
+        self._syncs = Syncs(loop)
         self.keys = Keys(self._store, metrics)
         self.searches = SearchPool(
             self.workers, self._completions, metrics.batch_size, is_at_once=settings.workers is None
         )
         self.rooms = Rooms()
-        self.changes = Changes(self._completions)
+        self.changes = Changes(self._completions, self._syncs)
         self._others = ThreadPoolExecutor(_OTHER_THREADS, thread_name_prefix="skeg-other")
         # What takes minutes, one after the other: it must not keep the others from those threads.
         self._long = ThreadPoolExecutor(1, thread_name_prefix="skeg-long")
@@ -110,6 +114,12 @@ class Engine:
         """Execute together what was asked for since the last time; at the end of a tick."""
         self.keys.run()
         self.searches.flush()
+        self.changes.flush()
+
+    @property
+    def is_to_flush(self) -> bool:
+        """Whether searches or changes wait for `flush`."""
+        return self.searches.depth > 0 or self.changes.is_ready
 
     def create_index(self, name: str, dim: int, kind: str | None, backend: str) -> None:
         """Make an index as `Database.create_index` does, unless there are so many that no more may be made."""
@@ -122,10 +132,14 @@ class Engine:
         """Call a function on another thread; ``done`` gets its result or the `SkegError` that it raised."""
         (self._long if is_long else self._others).submit(lambda: self._completions.post([(done, outcome(function))]))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Finish what was begun, commit and close the database."""
+        await self.changes.end()
+        self._syncs.close()
+        await self._loop.run_in_executor(None, self._close)
+
+    def _close(self) -> None:
         self.searches.close()
-        self.changes.close()
         self._others.shutdown()
         self._long.shutdown()
         self._store.close()

@@ -111,7 +111,7 @@ class Hub:
             self.queue(connection)
         else:
             session.end_tick()
-            if not self._is_scheduled and self.engine.searches.depth:
+            if not self._is_scheduled and self.engine.is_to_flush:
                 self._schedule()
 
     def queue_later(self, connection: Connection) -> None:

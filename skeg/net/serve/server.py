@@ -162,7 +162,7 @@ class Server:
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Be ready for connections; `run` does it."""
         self._stopping = asyncio.Event()
-        self.engine = Engine(self._database, self._settings, self._metrics, loop.call_soon_threadsafe)
+        self.engine = Engine(self._database, self._settings, self._metrics, loop)
         self.hub = Hub(loop, self.engine, self._settings)
         self.engine.traffic = self.hub
 
@@ -183,5 +183,5 @@ class Server:
         while self.hub.connections and loop.time() < end:  # noqa: ASYNC110 - sessions know no events
             await asyncio.sleep(DRAIN_STEP_S)
         self.hub.close()
-        await loop.run_in_executor(None, self.engine.close)
+        await self.engine.close()
         self._log.info("stopped")

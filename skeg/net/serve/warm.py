@@ -13,6 +13,7 @@ from skeg.database import Database, open_database
 from skeg.errors import SkegError
 from skeg.jit import JIT_DISABLED, cache_folder
 from skeg.kv import AsyncStore
+from skeg.net.engine import syncs
 from skeg.net.engine.quick import Room
 from skeg.net.engine.searches import Plan
 from skeg.net.resp.hits import encode_search
@@ -77,6 +78,8 @@ def _load_kernels(database: Database) -> None:
 def _use_kernels(database: Database) -> None:
     with AsyncStore(database.kv) as store:
         store.use_kernels()
+    if syncs.IS_NATIVE:
+        syncs.load()
 
 
 def _rehearse() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from skeg import NotFoundError, VectorError
 from skeg.ann import Index
+from skeg.ann.beginning import begin_add
 from skeg.durability import Durability
 from tests.ann.live.small import check_hits, contents, limit, no_background
 
@@ -55,6 +57,18 @@ class Model(RuleBasedStateMachine):
     @rule(vector_id=some_ids, vector=vectors, level=levels)
     def add_one(self, vector_id, vector, level):
         self.add({vector_id: vector}, level)
+
+    @rule(vector_id=some_ids, vector=vectors, level=levels)
+    def begin_one(self, vector_id, vector, level):
+        begun = begin_add(self.index, [vector_id], [vector], None, level)
+        if begun is None:
+            self.index.add([vector_id], [vector], durability=level)
+        else:
+            if begun.descriptor is not None:
+                os.fdatasync(begun.descriptor)
+            assert 1 == begun.finish()
+        self.state[vector_id] = vector
+        self.did(level)
 
     @rule(given=rows)
     def add_what_is_new(self, given):
