@@ -193,23 +193,32 @@ def named(count: int) -> str:
     return "1 process" if count == 1 else f"{count} processes"
 
 
+def by_batch(count: int) -> str:
+    """The same when each command has many queries."""
+    return f"{named(count)}, {BATCH} queries a command"
+
+
 def processes(run: Run) -> Iterator[Figure]:
-    """Several processes beside one: speed, and memory."""
+    """Several processes beside one: speed, and memory. The load has to share the processors with both of them."""
     size, protocol = run.list_size, run.protocols[0]
+    connections = CROWD * run.connections
     with contextlib.ExitStack() as stack:
-        loads = {}
+        calls = {}
         for count in PROCESSES[:2]:
             server = stack.enter_context(run.serving("--mode", "serve", "--processes", str(count)))
-            loads[named(count)] = stack.enter_context(run.load(server, protocol))
-        connections = CROWD * run.connections
-        for load in loads.values():
+            load = stack.enter_context(run.load(server, protocol))
             load("run", size, connections, WARM_S)
-        found = run.interleaved(loads, lambda engine, _: loads[engine]("run", size, connections, run.seconds))
+            calls[named(count)] = lambda load=load: load("run", size, connections, run.seconds)
+            if protocol == "resp":
+                calls[by_batch(count)] = lambda load=load: load("run", size, connections, run.seconds, BATCH)
+        found = run.interleaved(calls, lambda engine, _: calls[engine]())
     speeds = {engine: [each["qps"] for each in rounds] for engine, rounds in found.items()}
     for engine, rounds in speeds.items():
         yield Figure("processes", "queries", engine, "q/s", rounds)
-    ours, one = (speeds[named(count)] for count in (2, 1))
-    yield Figure("processes", "times the queries of one", named(2), "times", shares(ours, one), 1.6, at_most=False)
+    for name in (named, by_batch):
+        if name(2) in speeds:
+            times = shares(speeds[name(2)], speeds[name(1)])
+            yield Figure("processes", "times the queries of one", name(2), "times", times, 1.6, at_most=False)
     weights = {}
     for count in PROCESSES:
         # Alone: pages that servers share would count for a part of them only.
