@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from skeg.ann.index import Index
-from skeg.ann.live.writer import Begun, Delete, Put
+from skeg.ann.live.writer import Begun, Delete, Put, Update
 from skeg.checks import as_some_ids
 from skeg.durability import Durability
 
@@ -33,6 +33,12 @@ def begin_add(index: Index, ids: Any, vectors: Any, payloads: Any, durability: D
     """
     rows = index._rows(ids, vectors, payloads)  # noqa: SLF001 - another face of the same index
     return index._writing().begin(Put(*rows, "replace", durability))  # noqa: SLF001
+
+
+def begin_update(index: Index, ids: Any, vectors: Any, durability: Durability) -> Begun | None:
+    """Begin what `Index.update` does with vectors, in the manner of `begin_add`; payloads stay as they are."""
+    wanted, given, _ = index._rows(ids, vectors, None)  # noqa: SLF001
+    return index._writing().begin(Update(wanted, given, None, durability))  # noqa: SLF001
 
 
 def begin_delete(index: Index, ids: Any, durability: Durability) -> Begun | None:

@@ -75,22 +75,35 @@ def test_small_changes_are_made_without_a_thread_of_python(talk, monkeypatch, le
     assert (b"+OK\r\n" * 3 + b":2\r\n:1\r\n:0\r\n", [], [1, 2, 3], 0) == talk(work, durability="os", shards=1)
 
 
-def test_what_is_large_or_keeps_a_payload_is_a_threads(talk, monkeypatch):
+def test_what_is_large_is_a_threads(talk, monkeypatch):
     async def work(sessions):
         with_v = await Talk(sessions, monkeypatch).begin()
         told = []
-        for request in (
-            vmset(*range(SMALL_ROWS)), vmset(*range(SMALL_ROWS + 1)), vset(1, b"x" * SMALL_BYTES), vset(2),
-        ):  # fmt: skip
+        for request in (vmset(*range(SMALL_ROWS)), vmset(*range(SMALL_ROWS + 1)), vset(1, b"x" * SMALL_BYTES)):
             with_v.of_thread.clear()
             told.append((await with_v.say(request), [*with_v.of_thread]))
-        index = with_v.engine.database.index("v")
-        return told, index.payloads([1, 2]), index.get(2).tolist()
+        return told, with_v.engine.database.index("v").payloads([1, 2])
 
-    told, payloads, vector = talk(work, durability="sync", shards=1)
-    assert [(b":16\r\n", []), (b":17\r\n", [1]), (b"+OK\r\n", [1]), (b"+OK\r\n", [1])] == told
+    told, payloads = talk(work, durability="sync", shards=1)
+    assert [(b":16\r\n", []), (b":17\r\n", [1]), (b"+OK\r\n", [1])] == told
     assert [b"x" * SMALL_BYTES, b"n=2"] == payloads
-    assert [3.0] * DIM == vector
+
+
+def test_who_gives_no_payload_keeps_it(talk, monkeypatch):
+    async def work(sessions):
+        with_v = await Talk(sessions, monkeypatch).begin()
+        await with_v.say(vset(1, b"n=1"), vset(2, b"n=2"))
+        await with_v.say(command("SKEG.VSET", "v", 1, floats(7)))
+        first, with_v.of_thread[:] = [*with_v.of_thread], []
+        # An empty payload is none, in a command with several.
+        words = [word for number in (2, 3) for word in (number, floats(8), b"")]
+        await with_v.say(command("SKEG.VMSET", "v", *words))
+        index = with_v.engine.database.index("v")
+        return first, with_v.of_thread, index.payloads([1, 2, 3]), index.get([1, 2, 3])[:, 0].tolist()
+
+    first, then, payloads, numbers = talk(work, durability="sync", shards=1)
+    assert ([], [1]) == (first, then), "some are kept and some are new: two changes, which a thread makes"
+    assert ([b"n=1", b"n=2", None], [7, 8, 8]) == (payloads, numbers)
 
 
 def test_changes_of_several_shards_at_a_time_are_a_threads(talk, monkeypatch):

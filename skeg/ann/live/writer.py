@@ -126,12 +126,11 @@ class Update(Put):
 
     def prepare(self, state: State, pending: dict[int, bool], log: LogWriter) -> None:
         """As `Put.prepare`; `NotFoundError` for an id that is not there."""
-        vectors, payloads = self._given
-        stored, found = state.view.find(self._ids)
+        (vectors, payloads), view = self._given, state.view
+        self._vectors, found = view.find(self._ids) if vectors is None else (vectors, view.holds(self._ids))
         if not found.all():
             raise NotFoundError(f"id {self._ids[int(found.argmin())]} is not in {state.path}")
-        self._vectors = stored if vectors is None else vectors
-        self._payloads = state.view.payloads(self._ids) if payloads is None else payloads
+        self._payloads = view.payloads(self._ids) if payloads is None else payloads
         super().prepare(state, pending, log)
 
 

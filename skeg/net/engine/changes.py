@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from skeg.ann.beginning import begin_add, begin_delete
+from skeg.ann.beginning import begin_add, begin_delete, begin_update
 from skeg.ann.index import Index
 from skeg.ann.live.writer import Begun
 from skeg.durability import Durability
@@ -191,9 +191,13 @@ def _begin(changes: list[Change]) -> tuple[Begun, list[Any]] | None:
         return None if begun is None else (begun, results)
     puts = [change for change in changes if isinstance(change, Put)]
     rows = _Rows.of(puts)
-    if rows.is_kept(fragment).any():  # what is kept may have to be read from the disk
+    kept = rows.is_kept(fragment)
+    if kept.all():
+        begun = begin_update(fragment, rows.ids, rows.vectors, level)
+    elif kept.any():
         return None
-    begun = begin_add(fragment, rows.ids, rows.vectors, rows.given(), level)
+    else:
+        begun = begin_add(fragment, rows.ids, rows.vectors, rows.given(), level)
     return None if begun is None else (begun, [len(change.ids) for change in puts])
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from skeg import ClosedError, ReadOnlyError, StorageError, VectorError
 from skeg.ann import Index
-from skeg.ann.beginning import begin_add, begin_delete
+from skeg.ann.beginning import begin_add, begin_delete, begin_update
 from skeg.ann.live.engine import LiveEngine
 from skeg.ann.live.state import CHUNK_ROWS
 from skeg.durability import Durability
@@ -66,6 +66,19 @@ def test_what_is_begun_is_seen_when_it_is_finished(index, level):
     assert 3 == len(contents(index))
     assert 2 == synced(begun)
     assert {2: vector(2)} == contents(index) == opened_again(index)
+
+
+@LEVELS
+def test_an_update_leaves_payloads_as_they_are(index, level):
+    synced(added(index, 2, 3, payloads=["n=2", None]))
+    begun = begin_update(index, [3, 2], [vector(8), vector(9)], level)
+    assert vector(2) == contents(index)[2]
+    assert 2 == synced(begun)
+    assert {1: vector(1), 2: vector(9), 3: vector(8)} == contents(index)
+    assert ["n=2", None] == index.payloads([2, 3])
+    assert begin_update(index, [2, 4], [vector(1), vector(2)], level) is None, "an id that is not there"
+    assert begin_update(index, [2], [[0.0] * DIM], level) is None
+    assert vector(9) == opened_again(index)[2]
 
 
 def test_nothing_needs_a_sync_if_nothing_is_written(index):
