@@ -33,7 +33,7 @@ _ROWS_A_CALL = 16_384
 )
 @click.option(
     "--on-conflict",
-    type=click.Choice(["replace", "error", "skip"]),
+    type=click.Choice(["replace", "update", "error", "skip"]),
     default="replace",
     show_default=True,
     help="What to do about ids that the index holds.",

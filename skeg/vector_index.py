@@ -21,6 +21,7 @@ from skeg.ann.hits import Hits, merge_hits
 from skeg.ann.index import Index
 from skeg.ann.parallel import available_cpus, shared_workers, thread_count
 from skeg.ann.tuning import evaluate, find_list_size, keep_list_size
+from skeg.ann.writable import ON_CONFLICT
 from skeg.catalog import Entry
 from skeg.checks import RESERVED_ID, as_choice, as_real_array, as_some_ids, as_vectors, check_unique_ids
 from skeg.durability import Durability, as_durability
@@ -269,7 +270,7 @@ class VectorIndex:
         """
         if self._only is not None:
             return self._only.add(ids, vectors, payloads=payloads, on_conflict=on_conflict, durability=durability)
-        as_choice("on_conflict", on_conflict, ("replace", "error", "skip"))
+        as_choice("on_conflict", on_conflict, ON_CONFLICT)
         wanted, given, some = self._checked(ids, vectors, payloads, durability)
         parts = list(self._divided(wanted))
         if on_conflict == "error":

@@ -7,18 +7,20 @@ from typing import Any
 import numpy as np
 
 from skeg.ann.index import Index
-from skeg.ann.live.writer import Begun, Delete, Put, Update
+from skeg.ann.live.writer import Begun, Delete, Put
 from skeg.checks import as_some_ids
 from skeg.durability import Durability
 
 
-def begin_add(index: Index, ids: Any, vectors: Any, payloads: Any, durability: Durability) -> Begun | None:
+def begin_add(
+    index: Index, ids: Any, vectors: Any, payloads: Any, on_conflict: str, durability: Durability
+) -> Begun | None:
     """Begin what `Index.add` does.
 
     Parameters
     ----------
     index : Index
-    ids, vectors, payloads, durability
+    ids, vectors, payloads, on_conflict, durability
         As for `Index.add`; at most `skeg.ann.live.state.CHUNK_ROWS` vectors.
 
     Returns
@@ -31,14 +33,8 @@ def begin_add(index: Index, ids: Any, vectors: Any, payloads: Any, durability: D
     SkegError
         As `Index.add`, for arguments that can't be.
     """
-    rows = index._rows(ids, vectors, payloads)  # noqa: SLF001 - another face of the same index
-    return index._writing().begin(Put(*rows, "replace", durability))  # noqa: SLF001
-
-
-def begin_update(index: Index, ids: Any, vectors: Any, durability: Durability) -> Begun | None:
-    """Begin what `Index.update` does with vectors, in the manner of `begin_add`; payloads stay as they are."""
-    wanted, given, _ = index._rows(ids, vectors, None)  # noqa: SLF001
-    return index._writing().begin(Update(wanted, given, None, durability))  # noqa: SLF001
+    rows = index._rows(ids, vectors, payloads, on_conflict)  # noqa: SLF001 - another face of the same index
+    return index._writing().begin(Put(*rows, on_conflict, durability))  # noqa: SLF001
 
 
 def begin_delete(index: Index, ids: Any, durability: Durability) -> Begun | None:

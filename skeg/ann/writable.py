@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from skeg.ann.filters.payload import encode_payloads
+from skeg.ann.filters.payload import encode_given, encode_payloads
 from skeg.ann.live.engine import LiveEngine
 from skeg.ann.parallel import thread_count
 from skeg.ann.searcher import GraphSearcher
@@ -17,6 +17,9 @@ from skeg.ann.transform import Float32s
 from skeg.checks import as_choice, as_some_ids, as_vectors, check_unique_ids
 from skeg.durability import Durability, as_durability
 from skeg.errors import NotFoundError, ParameterError, ReadOnlyError, VectorError
+
+ON_CONFLICT = ("replace", "update", "error", "skip")
+"""What can become of an id that the index holds."""
 
 
 class Writable:
@@ -47,8 +50,9 @@ class Writable:
         payloads : sequence, or a single one with a single id, optional
             What goes with each vector: a mapping of str to str, int, float, bool or list of str, text of ``key=value``
             words, bytes, or None.
-        on_conflict : {"replace", "error", "skip"}
-            What to do about an id that the index holds: replace vector and payload, raise, or leave it as it is.
+        on_conflict : {"replace", "update", "error", "skip"}
+            What to do about an id that the index holds: replace vector and payload; replace its vector, and its payload
+            unless that is None here; raise; or leave it as it is.
         durability : Durability
             What the vectors survive once this returns.
 
@@ -71,16 +75,19 @@ class Writable:
             The disk is full or failed; what this call added before stays.
         """
         engine = self._writing()
-        as_choice("on_conflict", on_conflict, ("replace", "error", "skip"))
+        as_choice("on_conflict", on_conflict, ON_CONFLICT)
         as_durability("durability", durability)
-        return engine.put(*self._rows(ids, vectors, payloads), on_conflict, durability)
+        return engine.put(*self._rows(ids, vectors, payloads, on_conflict), on_conflict, durability)
 
-    def _rows(self, ids: Any, vectors: Any, payloads: Any) -> tuple[npt.NDArray[np.uint64], Float32s, Sequence[bytes]]:
+    def _rows(
+        self, ids: Any, vectors: Any, payloads: Any, on_conflict: str
+    ) -> tuple[npt.NDArray[np.uint64], Float32s, Sequence[bytes | None]]:
         """Ids (n,), vectors (n, dim) and encoded payloads that were given to be added."""
         wanted, is_single = as_some_ids(ids)
         given = self._vectors(vectors, len(wanted), is_single=is_single)
         check_unique_ids(wanted)
-        return wanted, given, encode_payloads(payloads, len(wanted), is_single=is_single)
+        encode = encode_given if on_conflict == "update" else encode_payloads
+        return wanted, given, encode(payloads, len(wanted), is_single=is_single)
 
     def _vectors(self, vectors: Any, count: int, *, is_single: bool) -> Float32s:
         """Vectors (count, dim) as they were given for so many ids, or for a single one."""

@@ -194,3 +194,12 @@ def encode_payloads(payloads: Any, n: int, *, is_single: bool) -> Sequence[bytes
         raise ParameterError("payloads", f"{len(given)} of them", f"{n}, one for each vector")
     encoded = [encode_payload(payload, row) for row, payload in enumerate(given)]
     return encoded if any(encoded) else ()
+
+
+def encode_given(payloads: Any, n: int, *, is_single: bool) -> Sequence[bytes | None]:
+    """As `encode_payloads`, of all n rows, with None where none was given."""
+    if payloads is None:
+        return [None] * n
+    given = [payloads] if is_single else list(payloads)
+    encoded = encode_payloads(given, n, is_single=False) or [b""] * n
+    return [None if payload is None else some for payload, some in zip(given, encoded, strict=True)]

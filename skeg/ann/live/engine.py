@@ -277,7 +277,7 @@ class LiveEngine:
         return self._writer
 
     def put(
-        self, ids: Ids, vectors: Float32s, payloads: Sequence[bytes], on_conflict: str, durability: Durability
+        self, ids: Ids, vectors: Float32s, payloads: Sequence[bytes | None], on_conflict: str, durability: Durability
     ) -> int:
         """Add rows, in chunks; gives how many. Many at a time become a part of a new segment at once.
 
@@ -289,10 +289,10 @@ class LiveEngine:
         writer = self._writing()
         enough = max(self._state.merge_rows, int(BULK_SHARE * self._state.manifest.count))
         is_bulk = len(ids) >= enough and on_conflict == "replace"
-        if is_bulk or len(ids) > CHUNK_ROWS or on_conflict != "replace":  # else encoding sees to it
+        if is_bulk or len(ids) > CHUNK_ROWS or on_conflict in ("error", "skip"):  # else encoding sees to it
             checked_norms(vectors, self.manifest.metric)
         if is_bulk:
-            self.merge(Added(ids, open_source(vectors), payloads), threads=available_cpus())
+            self.merge(Added(ids, open_source(vectors), [some or b"" for some in payloads]), threads=available_cpus())
             return len(ids)
         count = 0
         for start, stop in spans(len(ids), CHUNK_ROWS):

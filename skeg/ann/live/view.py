@@ -191,11 +191,17 @@ class View:
             found |= here
         return vectors, found
 
-    def payloads(self, ids: Ids) -> list[bytes]:
-        """Encoded payload of each id (n,), empty if it has none; none at all if no id has one."""
-        places = [self.locate(vector_id) for vector_id in ids.tolist()]
-        encoded = [b"" if place is None else place[0].payload(place[1]) for place in places]
-        return encoded if any(encoded) else []
+    def with_payloads(self, ids: Ids, payloads: Sequence[bytes | None]) -> Sequence[bytes]:
+        """Encoded payloads of ids (n,), where None stands for the one that the id has; none at all if all are empty."""
+        asked = [row for row, payload in enumerate(payloads) if payload is None]
+        whole = [payload or b"" for payload in payloads]
+        if asked:
+            wanted = ids[asked]
+            for part in self.parts:  # of a row and the one that replaces it the newer comes later
+                rows = part.rows_of(wanted) if part.count else np.full(len(wanted), -1)
+                for at in np.flatnonzero(rows >= 0).tolist():
+                    whole[asked[at]] = part.payload(int(rows[at]))
+        return whole if any(whole) else ()
 
     def call_one(
         self, call: Callable[..., Any], query: Any, k: int, list_size: int | None, rest: tuple[Any, ...]

@@ -59,31 +59,35 @@ class Operation(ABC):
 class Put(Operation):
     """Add rows, at most `CHUNK_ROWS`; the result is how many were added.
 
-    on_conflict : "replace", "error" or "skip".
+    payloads : of each row, or empty; None, with "update", is that of the id now; on_conflict : "replace", "update",
+    "error" or "skip".
     """
 
     def __init__(
         self,
         ids: Ids,
         vectors: Float32s,
-        payloads: Sequence[bytes],
+        payloads: Sequence[bytes | None],
         on_conflict: str,
         durability: Durability,
         first_row: int = 0,
     ) -> None:
         super().__init__(durability)
         self.rows = len(ids)
+        self.reads = on_conflict == "update"
         self._first_row = first_row  # of the caller's, for errors
         self._ids, self._vectors, self._payloads = ids, vectors, payloads
         self._on_conflict = on_conflict
+        self._whole: Sequence[bytes]
         self._encoded: Encoded
 
     def prepare(self, state: State, pending: dict[int, bool], log: LogWriter) -> None:
         """Stage the rows; `VectorError` for a vector that can't be encoded, or an id that is there if that counts."""
         if self._on_conflict in ("error", "skip"):
             self._check_conflicts(state, pending)
+        self._whole = state.view.with_payloads(self._ids, self._payloads)
         if len(self._ids):
-            log.stage(fmt.PUT, fmt.pack_put(self._ids, self._vectors, self._payloads))
+            log.stage(fmt.PUT, fmt.pack_put(self._ids, self._vectors, self._whole))
         # Last, just before the log is written: both let others have the GIL, which is worth more in one piece.
         self._encoded = state.newest.encode(self._vectors, self._first_row)
         pending.update(dict.fromkeys(self._ids.tolist(), True))
@@ -102,7 +106,7 @@ class Put(Operation):
     def apply(self, state: State) -> None:
         """Add the rows."""
         if len(self._ids):
-            state.put(self._ids, self._vectors, self._encoded, self._payloads)
+            state.put(self._ids, self._vectors, self._encoded, self._whole)
 
 
 class Update(Put):
@@ -110,8 +114,6 @@ class Update(Put):
 
     Whoever updates the other half at the same time loses nothing: it is read when it is this one's turn.
     """
-
-    reads = True
 
     def __init__(
         self,
@@ -121,16 +123,16 @@ class Update(Put):
         durability: Durability,
         first_row: int = 0,
     ) -> None:
-        super().__init__(ids, np.empty((0, 0), np.float32), (), "replace", durability, first_row)
-        self._given = vectors, payloads
+        some = [None] * len(ids) if payloads is None else payloads
+        super().__init__(ids, np.empty((0, 0), np.float32), some, "update", durability, first_row)
+        self._given = vectors
 
     def prepare(self, state: State, pending: dict[int, bool], log: LogWriter) -> None:
         """As `Put.prepare`; `NotFoundError` for an id that is not there."""
-        (vectors, payloads), view = self._given, state.view
+        vectors, view = self._given, state.view
         self._vectors, found = view.find(self._ids) if vectors is None else (vectors, view.holds(self._ids))
         if not found.all():
             raise NotFoundError(f"id {self._ids[int(found.argmin())]} is not in {state.path}")
-        self._payloads = view.payloads(self._ids) if payloads is None else payloads
         super().prepare(state, pending, log)
 
 

@@ -17,8 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from skeg.ann.beginning import begin_add, begin_delete, begin_update
-from skeg.ann.index import Index
+from skeg.ann.beginning import begin_add, begin_delete
 from skeg.ann.live.writer import Begun
 from skeg.durability import Durability
 from skeg.errors import SkegError
@@ -188,17 +187,10 @@ def _begin(changes: list[Change]) -> tuple[Begun, list[Any]] | None:
     if isinstance(changes[0], Remove):
         results: list[Any] = fragment.contains(ids).tolist()
         begun = begin_delete(fragment, ids, level)
-        return None if begun is None else (begun, results)
-    puts = [change for change in changes if isinstance(change, Put)]
-    rows = _Rows.of(puts)
-    kept = rows.is_kept(fragment)
-    if kept.all():
-        begun = begin_update(fragment, rows.ids, rows.vectors, level)
-    elif kept.any():
-        return None
     else:
-        begun = begin_add(fragment, rows.ids, rows.vectors, rows.given(), level)
-    return None if begun is None else (begun, [len(change.ids) for change in puts])
+        results = [len(_ids(change)) for change in changes]
+        begun = begin_add(fragment, *_rows(changes), "update", level)
+    return None if begun is None else (begun, results)
 
 
 def _apply(changes: list[Change]) -> list[tuple[Done, Any]]:
@@ -213,51 +205,20 @@ def _apply(changes: list[Change]) -> list[tuple[Done, Any]]:
 
 def _make(changes: list[Change]) -> list[Any]:
     index, level = changes[0].target, changes[0].level
-    removals = [change for change in changes if isinstance(change, Remove)]
-    if removals:
-        there: list[bool] = index.contains([change.id for change in removals]).tolist()
-        index.delete([change.id for change in removals], durability=level)
+    if isinstance(changes[0], Remove):
+        ids = [vector_id for change in changes for vector_id in _ids(change)]
+        there: list[bool] = index.contains(ids).tolist()
+        index.delete(ids, durability=level)
         return there
+    wanted, vectors, payloads = _rows(changes)
+    # Who sets a vector without a payload keeps the one that is there.
+    index.add(wanted, vectors, payloads=payloads, on_conflict="update", durability=level)
+    return [len(_ids(change)) for change in changes]
+
+
+def _rows(changes: list[Change]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.float32], list[bytes | None]]:
+    """Ids (n,), vectors (n, dim) and payloads of several `Put`s."""
     puts = [change for change in changes if isinstance(change, Put)]
-    _put(index, puts, level)
-    return [len(change.ids) for change in puts]
-
-
-class _Rows(NamedTuple):
-    """What several changes put: ids uint64 (n,), vectors (n, dim), and payloads, None for one that stays as it is."""
-
-    ids: npt.NDArray[np.uint64]
-    vectors: npt.NDArray[np.float32]
-    payloads: list[bytes | None]
-
-    @classmethod
-    def of(cls, puts: list[Put]) -> _Rows:
-        """Those of some changes, one behind the other."""
-        ids = np.array([i for put in puts for i in put.ids], np.uint64)
-        vectors = np.frombuffer(b"".join([put.vectors for put in puts]), np.float32).reshape(len(ids), -1)
-        return cls(ids, vectors, [payload for put in puts for payload in put.payloads])
-
-    def is_kept(self, index: Index | VectorIndex) -> npt.NDArray[np.bool_]:
-        """Of which ids (n,) the payload stays: who sets a vector without one keeps that which is there."""
-        kept = np.array([payload is None for payload in self.payloads])
-        return kept & index.contains(self.ids) if kept.any() else kept
-
-    def given(self) -> list[bytes | None] | None:
-        """Payloads, or None if there are none at all."""
-        return None if all(payload is None for payload in self.payloads) else self.payloads
-
-    def some(self, wanted: npt.NDArray[np.bool_]) -> _Rows:
-        """The rows that are wanted, of bools (n,)."""
-        payloads = [payload for payload, is_wanted in zip(self.payloads, wanted.tolist(), strict=True) if is_wanted]
-        return _Rows(self.ids[wanted], self.vectors[wanted], payloads)
-
-
-def _put(index: VectorIndex, puts: list[Put], level: Durability) -> None:
-    rows = _Rows.of(puts)
-    kept = rows.is_kept(index)
-    if kept.any():
-        old = rows.some(kept)
-        index.update(old.ids, old.vectors, durability=level)
-    if not kept.all():
-        fresh = rows.some(~kept)
-        index.add(fresh.ids, fresh.vectors, payloads=fresh.given(), durability=level)
+    ids = np.array([vector_id for put in puts for vector_id in put.ids], np.uint64)
+    vectors = np.frombuffer(b"".join([put.vectors for put in puts]), np.float32).reshape(len(ids), -1)
+    return ids, vectors, [payload for put in puts for payload in put.payloads]

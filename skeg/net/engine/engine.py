@@ -111,14 +111,13 @@ class Engine:
         return is_long or searches.nbytes + changes.nbytes >= QUEUE_BYTES
 
     def flush(self) -> None:
-        """Execute together what was asked for since the last time; at the end of a tick."""
+        """Execute together what was asked for since the last time, but changes; at the end of a tick."""
         self.keys.run()
         self.searches.flush()
-        self.changes.flush()
 
     @property
     def is_to_flush(self) -> bool:
-        """Whether searches or changes wait for `flush`."""
+        """Whether searches or changes wait for being begun."""
         return self.searches.depth > 0 or self.changes.is_ready
 
     def create_index(self, name: str, dim: int, kind: str | None, backend: str) -> None:

@@ -155,6 +155,8 @@ class Hub:
                 self.begin(connection)
             if not connection.is_read:
                 connection.read_on()
+        # Nobody's answer waits for what changes take.
+        self.engine.changes.flush()
 
     # --- silence
 

@@ -11,7 +11,7 @@ import pytest
 
 from skeg import ClosedError, ReadOnlyError, StorageError, VectorError
 from skeg.ann import Index
-from skeg.ann.beginning import begin_add, begin_delete, begin_update
+from skeg.ann.beginning import begin_add, begin_delete
 from skeg.ann.live.engine import LiveEngine
 from skeg.ann.live.state import CHUNK_ROWS
 from skeg.durability import Durability
@@ -38,7 +38,7 @@ def index(tmp_path, monkeypatch, ops):
 
 
 def added(index, *ids, level=Durability.SYNC, payloads=None):
-    return begin_add(index, list(ids), [vector(i) for i in ids], payloads, level)
+    return begin_add(index, list(ids), [vector(i) for i in ids], payloads, "replace", level)
 
 
 def synced(begun):
@@ -71,13 +71,12 @@ def test_what_is_begun_is_seen_when_it_is_finished(index, level):
 @LEVELS
 def test_an_update_leaves_payloads_as_they_are(index, level):
     synced(added(index, 2, 3, payloads=["n=2", None]))
-    begun = begin_update(index, [3, 2], [vector(8), vector(9)], level)
+    begun = begin_add(index, [3, 2], [vector(8), vector(9)], [b"new", None], "update", level)
     assert vector(2) == contents(index)[2]
     assert 2 == synced(begun)
     assert {1: vector(1), 2: vector(9), 3: vector(8)} == contents(index)
-    assert ["n=2", None] == index.payloads([2, 3])
-    assert begin_update(index, [2, 4], [vector(1), vector(2)], level) is None, "an id that is not there"
-    assert begin_update(index, [2], [[0.0] * DIM], level) is None
+    assert ["n=2", b"new"] == index.payloads([2, 3])
+    assert begin_add(index, [2, 1], [vector(4), vector(5)], None, "skip", level).finish() == 0
     assert vector(9) == opened_again(index)[2]
 
 
@@ -113,13 +112,13 @@ def test_others_wait_until_it_is_finished(index):
 @pytest.mark.parametrize("bad", [[np.nan] * DIM, [0.0] * DIM])
 def test_what_fails_is_not_begun_and_leaves_nothing(index, bad):
     before = index.stats()["bytes_log"]
-    assert begin_add(index, [2, 3], [vector(2), bad], None, Durability.SYNC) is None
+    assert begin_add(index, [2, 3], [vector(2), bad], None, "replace", Durability.SYNC) is None
     assert before == index.stats()["bytes_log"]
     with pytest.raises(VectorError):
         index.add([2, 3], [vector(2), bad])
     for arguments in (([2, 2], [vector(2)] * 2), ([2], [[1.0] * (DIM + 1)])):
         with pytest.raises(VectorError):
-            begin_add(index, *arguments, None, Durability.SYNC)
+            begin_add(index, *arguments, None, "replace", Durability.SYNC)
     assert 1 == synced(added(index, 2))
     assert {1, 2} == contents(index).keys() == opened_again(index).keys()
 

@@ -108,6 +108,29 @@ def test_on_conflict_says_what_becomes_of_ids_that_are_there(index, merged):
     index.delete(2)
     assert 1 == index.add(2, vector(8), on_conflict="error")
     assert 3 == index.add([3, 2, 1], [vector(9)] * 3, on_conflict="replace")
+    assert 2 == index.add([1, 4], [vector(6)] * 2, on_conflict="update")
+    assert {1: vector(6), 2: vector(9), 3: vector(9), 4: vector(6)} == contents(index)
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_an_update_on_conflict_keeps_payloads_that_are_not_replaced(index, merged):
+    index.add([1, 2, 3, 4], [vector(1)] * 4, payloads=["n=1", {"n": 2}, "n=3", None])
+    if merged:
+        index.consolidate()
+    index.add([2], [vector(2)], payloads=["n=22"])
+    index.add([7, 4, 3, 2, 1], [vector(5)] * 5, payloads=[None, "n=4", b"", None, None], on_conflict="update")
+    assert ["n=1", "n=22", b"", "n=4", None] == index.payloads([1, 2, 3, 4, 7])
+    index.add([1, 7], [vector(6)] * 2, on_conflict="update")
+    index.add(2, vector(6), payloads="n=5", on_conflict="update")
+    index.add(1, vector(7), on_conflict="update")
+    index.consolidate()
+    assert ["n=1", "n=5", b"", "n=4", None] == index.payloads([1, 2, 3, 4, 7])
+    assert [4] == index.search(vector(5), 5, filter="n = 4").ids.tolist()
+    assert vector(7) == contents(index)[1]
+    index.add([1, 2], [vector(6)] * 2)
+    assert [None, None] == index.payloads([1, 2]), "replaced with what was given: nothing"
+    with pytest.raises(ParameterError, match="payloads"):
+        index.add([1, 2], [vector(6)] * 2, payloads=["n=1"], on_conflict="update")
 
 
 def test_the_row_of_a_conflict_is_the_callers(index, monkeypatch):

@@ -60,7 +60,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(vector_id=some_ids, vector=vectors, level=levels)
     def begin_one(self, vector_id, vector, level):
-        begun = begin_add(self.index, [vector_id], [vector], None, level)
+        begun = begin_add(self.index, [vector_id], [vector], None, "update", level)
         if begun is None:
             self.index.add([vector_id], [vector], durability=level)
         else:
