@@ -10,7 +10,7 @@ from skeg.errors import NotFoundError, ProtocolError, SkegError
 from skeg.kv.aio import Operation
 from skeg.net.access import Gate
 from skeg.net.binary import requests as rq
-from skeg.net.binary.frames import Code, Flags, Frame, FrameParser, Op
+from skeg.net.binary.frames import Code, Flags, Frame, FrameParser, Op, Refused
 from skeg.net.binary.replies import err, ok
 from skeg.net.engine.changes import Put, Remove
 from skeg.net.engine.engine import Engine
@@ -88,13 +88,24 @@ class BinarySession(Session):
 
     def receive(self, data: bytes) -> None:
         """Parse what arrived; a header that can't be ends the connection after the replies to what came before."""
-        if not self.is_ending:
-            self.inbox += self._parser.feed(data)
-            self.pending = self._parser.pending
-            self.is_ending = self._parser.error is not None
+        parser = self._parser
+        if self.is_ending:
+            return
+        refused = parser.refused
+        if refused is not None:  # its turn has not come yet
+            refused.rest += data
+            return
+        self.inbox += parser.feed(data)
+        self.pending = parser.pending
+        if parser.refused is not None:
+            self.inbox.append(parser.refused)
+        else:
+            self.is_ending = parser.error is not None
 
     def start(self, request: Any) -> bool:
         """Begin the request of a frame."""
+        if type(request) is Refused:
+            return self._start_refused(request)
         frame: Frame = request
         op = frame.op
         # What concerns many keys would hold up everybody else: it gets a thread.
@@ -121,6 +132,15 @@ class BinarySession(Session):
             self.refuse(Code.INTERNAL, failure_of(error).text)
         if lane is KEYS:
             self.operations.append(self._numbers[op])
+        return True
+
+    def _start_refused(self, refused: Refused) -> bool:
+        """The password may have come with it: then it may be as large as the limits are now. Else it is the end."""
+        if refused.limits is self._parser.limits:
+            self.end()
+        else:
+            self._parser = FrameParser(self.gate.limits)
+            self.receive(bytes(refused.rest))
         return True
 
     def _check_allowed(self, frame: Frame) -> None:

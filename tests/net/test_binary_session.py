@@ -206,6 +206,29 @@ def test_the_password_comes_first(talk):
     assert [b"", b""] == found[4:]
 
 
+@pytest.mark.parametrize("size", [None, 1, 30, 16_384, 16_500])
+@pytest.mark.parametrize("is_right", [True, False])
+def test_what_comes_with_the_password_may_be_large(talk, size, is_right):
+    requests = [frame(rq.Auth(b"secret" if is_right else b"wrong"), version=2), frame(rq.Set(b"a", b"x" * 100_000))]
+    requests += [frame(rq.Set(b"b", b"y")), frame(rq.Get(b"b"))]
+    data = b"".join(requests)
+
+    async def work(sessions):
+        connection, wire = sessions.open("binary")
+        for place in range(0, len(data), size or len(data)):
+            connection.data_received(data[place : place + (size or len(data))])
+        await sessions.settle(connection)
+        return bytes(wire.written), wire.is_closed, connection.session.pending
+
+    written, is_closed, pending = talk(work, password=b"secret")
+    if is_right:
+        assert (pack_frame(2, Op.OK, 1, b""), False, 0) == (written[:HEADER_BYTES], is_closed, pending)
+        assert written.endswith(b"\1\0\0\0y")
+    else:
+        assert is_closed
+        assert parsed(written)[0] == Code.INVALID_REQUEST
+
+
 def test_serve_mode_refuses_writes(talk):
     told(talk, rq.Set(b"a", b"1"))
     refused = (Code.INTERNAL, "storage error: server is in serve mode (read-only)")

@@ -26,6 +26,8 @@ import struct
 from enum import IntEnum
 from typing import NamedTuple
 
+import attrs
+
 from skeg.net.limits import Limits
 
 MAGIC = 0x564B
@@ -115,6 +117,21 @@ def pack_frame(version: int, op: int, request_id: int, payload: bytes, flags: in
     return HEADER.pack(MAGIC, version, op, flags, request_id, len(payload), 0) + payload
 
 
+@attrs.define
+class Refused:
+    """A frame that is larger than the limits are, or were when it arrived: they may have become others in its turn.
+
+    Parameters
+    ----------
+    limits : Limits
+    rest : bytearray
+        The frame, from its header on, and what follows it.
+    """
+
+    limits: Limits
+    rest: bytearray
+
+
 class FrameParser:
     """Finds frames in bytes that arrive in chunks.
 
@@ -130,11 +147,14 @@ class FrameParser:
         May be replaced at any time.
     error : str or None
         Why nothing can be understood any more; what came before was returned, what comes after is ignored.
+    refused : Refused or None
+        If that is because a frame is too large.
     """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self.error: str | None = None
+        self.refused: Refused | None = None
         self._kept = bytearray()  # the beginning of a frame
         self._missing = 0  # bytes of it that are still to come, 0 while its header is incomplete
 
@@ -160,6 +180,8 @@ class FrameParser:
             is_wrong = magic != MAGIC or version not in VERSIONS or op not in _OPS or flags > _FLAGS_MAX
             if is_wrong or length > longest:
                 self.error = _refusal(magic, version, op, flags, length, longest)
+                if not is_wrong:
+                    self.refused = Refused(self.limits, bytearray(data[start:]))
                 return frames
             stop = start + HEADER_BYTES + length
             if stop > end:

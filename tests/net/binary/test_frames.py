@@ -185,6 +185,18 @@ def test_limits_may_change_between_chunks():
     assert "frame too large: 11 bytes (max 10)" == parser.error
 
 
+def test_what_was_too_large_is_there_with_all_that_follows():
+    parser = FrameParser(Limits(frame_bytes_max=10))
+    assert 1 == len(parser.feed(header(length=1) + b"x" + header(length=11)[:5]))
+    assert parser.refused is None
+    assert [] == parser.feed(header(length=11)[5:] + b"some")
+    assert (parser.limits, header(length=11) + b"some") == (parser.refused.limits, parser.refused.rest)
+    parser = FrameParser(SMALL)
+    parser.feed(header(op=0))
+    assert parser.error
+    assert parser.refused is None
+
+
 def test_sixteen_mebibytes_are_the_longest_payload():
     for length, error in ((16_777_216, None), (16_777_217, "frame too large: 16777217 bytes (max 16777216)")):
         assert ([], error) == outcome([header(length=length)], Limits())[:2]
