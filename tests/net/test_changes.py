@@ -18,12 +18,6 @@ DIM = 4
 WAYS = pytest.mark.parametrize("is_native", [True, False], ids=["as it is", "slowly"])
 
 
-@pytest.fixture(autouse=True)
-def is_native(request, monkeypatch):
-    if not getattr(request, "param", True):
-        monkeypatch.setattr(syncs, "IS_NATIVE", False)
-
-
 def floats(number, dim=DIM):
     return np.full(dim, number, "<f4").tobytes()
 
@@ -61,10 +55,11 @@ class Talk:
         return [i for i in self.engine.database.index("v").ids().tolist() if i < 1000]
 
 
-@pytest.mark.parametrize("is_native", [True, False], ids=["as it is", "slowly"], indirect=True)
+@WAYS
 @pytest.mark.parametrize("level", ["none", "os", "sync"])
-@pytest.mark.usefixtures("is_native")
-def test_small_changes_are_made_without_a_thread_of_python(talk, monkeypatch, level):
+def test_small_changes_are_made_without_a_thread_of_python(talk, monkeypatch, level, is_native):
+    monkeypatch.setattr(syncs, "IS_NATIVE", is_native and syncs.IS_NATIVE)
+
     async def work(sessions):
         with_v = await Talk(sessions, monkeypatch).begin()
         told = await with_v.say(command("SKEG.DURABILITY", level))
@@ -155,10 +150,10 @@ def test_changes_are_made_in_their_order_whoever_makes_them(talk, monkeypatch):
     assert (0, wanted, True) == (missing, found, is_mixed)
 
 
-@pytest.mark.parametrize("is_native", [True, False], ids=["as it is", "slowly"], indirect=True)
-@pytest.mark.usefixtures("is_native")
-def test_nobody_is_told_what_the_disk_has_refused(talk, monkeypatch):
+@WAYS
+def test_nobody_is_told_what_the_disk_has_refused(talk, monkeypatch, is_native):
     """A pipe can't be synced."""
+    monkeypatch.setattr(syncs, "IS_NATIVE", is_native and syncs.IS_NATIVE)
     ends = os.pipe()
 
     async def work(sessions):
