@@ -12,6 +12,7 @@ import skeg
 from skeg.fileops import File
 from skeg.net.engine import changes, syncs
 from skeg.net.engine.changes import SMALL_BYTES, SMALL_ROWS
+from tests.ann.live.small import no_background
 from tests.net.serving import command
 
 DIM = 4
@@ -36,6 +37,7 @@ class Talk:
     def __init__(self, sessions, monkeypatch, dim=DIM):
         self.engine, self.of_thread = sessions.server.engine, []
         self._sessions, self._dim = sessions, dim
+        no_background(monkeypatch)  # which would have to be waited for, now and then
         apply = changes._apply
         monkeypatch.setattr(changes, "_apply", lambda some: self.of_thread.append(len(some)) or apply(some))
 
