@@ -196,6 +196,46 @@ def test_a_mistake_of_ours_costs_one_reply(talk, monkeypatch, where):
     assert b"+OK\r\n" == second
 
 
+@WAYS
+def test_a_thread_that_has_ended_holds_nobody_up(talk, monkeypatch, is_native):
+    monkeypatch.setattr(syncs, "IS_NATIVE", is_native and syncs.IS_NATIVE)
+
+    async def work(sessions):
+        with_v = await Talk(sessions, monkeypatch).begin()
+        await with_v.say(command("SKEG.VINDEX.CREATE", "w", DIM, "f32", "flat"))
+        other = [command("SKEG.VSET", "w", number, floats(1)) for number in range(3)]
+        await with_v.say(other[0])
+        with_v.engine._syncs.close()
+        with monkeypatch.context() as patch:
+            for name in ("serve_natively", "serve_slowly"):
+                patch.setattr(syncs, name, lambda channel: channel.recv(4))
+            failed = await with_v.say(vset(1))
+        return failed, await with_v.say(vset(2)), await with_v.say(*other[1:]), with_v.ids()
+
+    failed, second, other, ids = talk(work, durability="sync", shards=1)
+    assert failed.startswith(b"-ERR storage error: ")
+    assert b"the thread that syncs has ended" in failed
+    assert b"open the index again" in second, "nobody knows what is on the disk"
+    assert (b"+OK\r\n" * 2, []) == (other, ids), "other indexes go on, with another thread"
+
+
+def test_changes_are_begun_though_another_request_fails_by_a_mistake_of_ours(talk, monkeypatch):
+    async def work(sessions):
+        with_v = await Talk(sessions, monkeypatch).begin()
+        other, other_wire = sessions.open()
+
+        def mistaken():
+            raise RuntimeError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(with_v.engine.keys, "run", mistaken)
+            other.data_received(command("SET", "a", 1))
+            told = await with_v.say(vset(1))
+        return told, other_wire.is_closed, with_v.ids()
+
+    assert (b"+OK\r\n", True, [1]) == talk(work, durability="sync", shards=1)
+
+
 @pytest.mark.parametrize("count", [1, 30])
 def test_what_was_begun_is_finished_before_the_end(talk, monkeypatch, tmp_path, count):
     async def work(sessions):

@@ -8,6 +8,7 @@ and 0.17 while nobody wrote (117,659 x 384, two processors, 29 November 2026).
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -89,8 +90,19 @@ class Syncs:
         return thread
 
     def _told(self) -> None:
-        (number,) = _WORD.unpack(self._channel.recv(WORD_BYTES))
+        data = self._channel.recv(WORD_BYTES)
+        if not data:
+            self._fail()
+            return
+        (number,) = _WORD.unpack(data)
         self._waiting.popleft()(OSError(number, os.strerror(number)) if number else None)
+
+    def _fail(self) -> None:
+        """The thread has ended by a mistake of ours: nobody knows what it synced. The next sync starts another one."""
+        self.close()
+        waiting, self._waiting = self._waiting, deque()
+        for done in waiting:
+            done(OSError(errno.EIO, "the thread that syncs has ended"))
 
     def close(self) -> None:
         """End the thread, once it has done what it was asked for."""

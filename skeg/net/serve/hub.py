@@ -146,7 +146,7 @@ class Hub:
                 connection.is_queued = False
                 connection.session.fail()
                 connection.abort()
-            return
+            ready = []
         for connection in ready:
             connection.is_queued = False
             session = connection.session
